@@ -1,0 +1,72 @@
+"""Files that appear whole or not at all: written aside, synced, renamed."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def publish(final: Path) -> Iterator[Path]:
+    """Yield a path beside `final` to write to (a file, or a folder the caller makes); rename it to `final` at the end.
+
+    After a kill at any moment `final` is the old product, the new one, or absent, never a part.
+    """
+    aside = final.with_name(f".{final.name}.partial")
+    _remove(aside)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield aside
+        for path in sorted(aside.rglob("*")) if aside.is_dir() else []:
+            _sync(path)
+        _sync(aside)
+    except BaseException:
+        _remove(aside)
+        raise
+    if final.is_dir():
+        # A folder cannot be renamed over a full one: set the old one aside first.
+        old = final.with_name(f".{final.name}.old")
+        _remove(old)
+        final.rename(old)
+        aside.rename(final)
+        _remove(old)
+    else:
+        aside.rename(final)
+    _sync(final.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as JSON, whole or not at all."""
+    with publish(path) as aside:
+        aside.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, or of the names and contents of all files below a folder."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    total = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            total.update(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n".encode())
+    return total.hexdigest()

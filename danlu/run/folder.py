@@ -1,0 +1,111 @@
+"""The run folder: which stages are complete, which must run again, and that only one program works in it.
+
+`runs/NAME/STAGE/` holds `recipe.json` (the resolved values), `figures.json` (what the stage measured, written by the
+stage), its products, and `stage.json`, which is written last: a stage is complete when it is there.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from danlu.run.errors import UserError
+from danlu.run.files import digest, write_json
+from danlu.run.measure import measured
+
+C = TypeVar("C")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; a second program gets one clear line. The lock goes with the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    with path.open("a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.seek(0)
+            raise UserError(
+                f"another danlu (process {stream.read().strip() or 'unknown'}) is working here",
+                where=folder,
+                mend="Wait for it, or choose another folder with --out",
+            ) from error
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
+
+
+def resolved(config: Any) -> dict[str, Any]:
+    """A stage's dataclass as plain JSON values."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    values: dict[str, Any] = plain(dataclasses.asdict(config))
+    return values
+
+
+def fingerprint(config: Any, inputs: list[Path]) -> str:
+    """Changes when a value of the recipe or the content of an input changes; not when a folder is moved."""
+    values = resolved(config)
+    for field in dataclasses.fields(config):
+        if isinstance(getattr(config, field.name), Path):
+            values.pop(field.name)
+    parts = [json.dumps(values, sort_keys=True, ensure_ascii=False), *(digest(path) for path in inputs)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def run_stage(name: str, config: C, inputs: list[Path], work: Callable[[C], Path], say: Callable[[str], None]) -> Path:
+    """Do `work(config)` in `config.out` unless it is complete with the same recipe and inputs; the product's path.
+
+    An interrupted stage keeps its folder, so that `work` can resume; a changed recipe or input starts afresh.
+    Time and memory are measured here and added up over interruptions.
+    """
+    out: Path = config.out  # type: ignore[attr-defined]
+    mark = fingerprint(config, inputs)
+    complete = read_stage(out)
+    if complete and complete["fingerprint"] == mark and Path(out / complete["product"]).exists():
+        say(f"{name}: complete, skipped")
+        return out / complete["product"]
+    started = out / "recipe.json"
+    if out.exists() and (complete or not started.exists() or json.loads(started.read_text())["fingerprint"] != mark):
+        _clear(out, name)
+    out.mkdir(parents=True, exist_ok=True)
+    if not started.exists():
+        write_json(started, {"stage": name, "fingerprint": mark, "recipe": resolved(config)})
+    else:
+        say(f"{name}: going on where it was interrupted")
+    with measured(out / "usage.json") as usage:
+        product = work(config)
+    write_json(
+        out / "stage.json",
+        {"fingerprint": mark, "product": str(product.relative_to(out)), **usage()},
+    )
+    return product
+
+
+def _clear(out: Path, name: str) -> None:
+    """Empty a stage's folder for a new start; refuse a folder that no stage of ours has made."""
+    if not (out / "recipe.json").exists() and any(out.iterdir()):
+        raise UserError(f"this folder holds other files than those of the stage `{name}`", where=out, mend="Choose an empty folder")
+    # `stage.json` goes first, so that a kill in between cannot leave a stage that looks complete.
+    (out / "stage.json").unlink(missing_ok=True)
+    shutil.rmtree(out)
+
+
+def read_stage(out: Path) -> dict[str, Any] | None:
+    """The record of a complete stage, or None."""
+    path = out / "stage.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

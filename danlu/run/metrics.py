@@ -1,0 +1,39 @@
+"""Metrics of a stage as JSON lines, one object a step; a resumed stage goes on where its checkpoint stands."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All whole records of a JSON-lines file; a last line cut by a kill is left out. Empty when there is no file."""
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+class MetricsLog:
+    """Appends records with a `step`; opening it forgets the records after `resume_step`."""
+
+    def __init__(self, path: Path, resume_step: int = 0) -> None:
+        kept = [record for record in read_jsonl(path) if record["step"] <= resume_step]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.partial")
+        aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        os.replace(aside, path)
+        self.stream = path.open("a", encoding="utf-8")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add one record and hand it to the operating system at once."""
+        self.stream.write(json.dumps(record) + "\n")
+        self.stream.flush()
+
+    def close(self) -> None:
+        self.stream.close()
