@@ -1,0 +1,1 @@
+"""Configuration, transformer, attention cache and checkpoint formats (recipe section 3)."""

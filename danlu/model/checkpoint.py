@@ -1,0 +1,125 @@
+"""Model folders in Hugging Face layout: what Danlu trains opens as `Qwen2ForCausalLM`.
+
+In and out: `config.json`, `generation_config.json`, `model.safetensors`, and the tokenizer's files beside them.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from danlu.model.config import ModelConfig
+from danlu.model.transformer import Transformer
+from danlu.run.errors import UserError
+from danlu.run.files import publish, write_json
+
+TOKENIZER_FILES = ("qwen.tiktoken", "tokenizer.json", "tokenizer_config.json")
+
+
+def hf_config(config: ModelConfig, end_ids: list[int], pad_id: int | None) -> dict[str, Any]:
+    """config.json of `Qwen2ForCausalLM` for our shape."""
+    return {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.rms_norm_eps,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "initializer_range": config.initializer_range,
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "use_sliding_window": False,
+        "use_cache": True,
+        "bos_token_id": None,
+        "eos_token_id": end_ids,
+        "pad_token_id": pad_id,
+        "torch_dtype": "float32",
+    }
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The shape in `folder/config.json`. Raises UserError for a folder that is not a Qwen2 model."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError("no config.json here, so this is not a model folder", where=folder)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"not valid JSON: {error}", where=path) from error
+    if values.get("model_type") != "qwen2":
+        raise UserError(f"model_type is {values.get('model_type')!r}", where=path, mend="Danlu opens `qwen2` folders")
+    theta = values.get("rope_theta") or (values.get("rope_parameters") or {}).get("rope_theta") or 10_000.0
+    names = [name for name in ModelConfig.__dataclass_fields__ if name in values and name != "rope_theta"]
+    try:
+        return ModelConfig(rope_theta=float(theta), **{name: values[name] for name in names})
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error), where=path) from error
+
+
+def hf_tensors(model: Transformer) -> dict[str, Tensor]:
+    """The weights under Hugging Face's names; Q, K, V and gate, up apart. Views where possible, no copies."""
+    config, tensors = model.config, {}
+    query, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    for name, tensor in model.state_dict().items():
+        if ".qkv_proj." in name:
+            for part, piece in zip("qkv", tensor.split((query, kv, kv)), strict=True):
+                tensors["model." + name.replace("qkv_proj", f"{part}_proj")] = piece
+        elif ".gate_up_proj." in name:
+            for part, piece in zip(("gate", "up"), tensor.chunk(2), strict=True):
+                tensors["model." + name.replace("gate_up_proj", f"{part}_proj")] = piece
+        elif name == "lm_head.weight":
+            if not config.tie_word_embeddings:
+                tensors[name] = tensor
+        else:
+            tensors["model." + name] = tensor
+    return tensors
+
+
+def save_model(folder: Path, model: Transformer, tokenizer_folder: Path | None, end_ids: list[int], pad_id: int | None) -> None:
+    """Write a model folder, whole or not at all. `end_ids` end a generation, in every file that names them (S13)."""
+    with publish(folder) as aside:
+        aside.mkdir()
+        write_json(aside / "config.json", hf_config(model.config, end_ids, pad_id))
+        write_json(aside / "generation_config.json", {"eos_token_id": end_ids, "pad_token_id": pad_id, "do_sample": True, "top_p": 0.9})
+        tensors = {name: tensor.detach().cpu().float().contiguous() for name, tensor in hf_tensors(model).items()}
+        save_file(tensors, aside / "model.safetensors", metadata={"format": "pt"})
+        for name in TOKENIZER_FILES if tokenizer_folder else ():
+            shutil.copyfile(tokenizer_folder / name, aside / name)  # type: ignore[operator]
+
+
+def load_model(folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Transformer:
+    """The model in `folder`, float32 unless told otherwise. Raises UserError naming what is missing or misshapen."""
+    config, path = read_config(folder), folder / "model.safetensors"
+    if not path.is_file():
+        raise UserError("no such file", where=path, mend="A model folder holds config.json and model.safetensors")
+    with torch.device("meta"):
+        model = Transformer(config)
+    wanted = hf_tensors(model)
+    model = model.to_empty(device=device).to(dtype or torch.float32)
+    if config.tie_word_embeddings:
+        model.lm_head.weight = model.embed_tokens.weight
+    places = hf_tensors(model)
+    try:
+        with safe_open(path, framework="pt") as weights, torch.no_grad():
+            found = set(weights.keys())
+            for name, place in places.items():
+                if name not in found:
+                    raise UserError(f"the tensor `{name}` is missing", where=path)
+                tensor = weights.get_tensor(name)
+                if tensor.shape != wanted[name].shape:
+                    raise UserError(f"`{name}` is {tuple(tensor.shape)}, config.json asks for {tuple(wanted[name].shape)}", where=path)
+                place.copy_(tensor)
+    except SafetensorError as error:
+        raise UserError(f"not a whole safetensors file: {error}", where=path) from error
+    return model.eval()

@@ -1,0 +1,73 @@
+"""The numbers that define a model, under the names that config.json uses."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of a Qwen transformer (recipe section 3). Raises ValueError for sizes that cannot work together."""
+
+    vocab_size: int = 151_936
+    """Rows of the embedding and of the output projection."""
+
+    hidden_size: int = 2048
+    """Width of the residual stream."""
+
+    intermediate_size: int = 5504
+    """Width of each of the gate and up projections; about 8/3 of hidden_size."""
+
+    num_hidden_layers: int = 24
+    """Number of transformer blocks."""
+
+    num_attention_heads: int = 16
+    """Query heads."""
+
+    num_key_value_heads: int = 16
+    """Key and value heads; as many as query heads in Qwen v1."""
+
+    max_position_embeddings: int = 2048
+    """Tokens the model was trained to see."""
+
+    rope_theta: float = 10_000.0
+    """Base of the rotary embedding's wavelengths."""
+
+    rms_norm_eps: float = 1e-6
+    """Added to the mean square under the root."""
+
+    tie_word_embeddings: bool = False
+    """Whether the output projection is the embedding; untied in the recipe."""
+
+    initializer_range: float = 0.02
+    """Standard deviation of the initial weights."""
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                     "num_key_value_heads", "max_position_embeddings"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be an even multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} must be a multiple of "
+                f"num_key_value_heads {self.num_key_value_heads}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def num_matmul_parameters(self) -> int:
+        """Weights that every token is multiplied with: the blocks' matrices and the output projection."""
+        attention = self.hidden_size * self.head_dim * 2 * (self.num_attention_heads + self.num_key_value_heads)
+        mlp = 3 * self.hidden_size * self.intermediate_size
+        return self.num_hidden_layers * (attention + mlp) + self.vocab_size * self.hidden_size
+
+    def train_flops_per_token(self, sequence_length: int) -> float:
+        """Forward and backward, 6 per weight, and causal attention's two products over half the length on average."""
+        attention = 6 * self.num_hidden_layers * self.hidden_size * sequence_length
+        return 6.0 * self.num_matmul_parameters + attention

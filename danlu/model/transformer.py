@@ -1,0 +1,162 @@
+"""The Qwen transformer (recipe section 3): pre-norm RMSNorm, rotary attention with bias on Q, K and V only, SwiGLU.
+
+In: token ids. Out: logits, or the hidden states from which the loss is taken in pieces.
+Shapes: B batch, T tokens, D hidden, H query heads, K key/value heads, E head size, V vocabulary.
+Q, K and V are one matrix, gate and up another: one product instead of three and two. Checkpoints store them apart
+under Hugging Face's names (`checkpoint.py`).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from danlu.model.attention import KVCache, apply_rotary, attention_mask, rotary_tables
+from danlu.model.config import ModelConfig
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root of the mean square, scale by a learnt weight; the statistics are float32."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        wide = hidden if hidden.dtype == torch.float64 else hidden.float()
+        scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * scaled.to(hidden.dtype)
+
+
+class Attention(nn.Module):
+    """Causal self-attention; Q, K, V from one matrix with bias, the output without."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.layer = layer
+        width = (self.heads + 2 * self.kv_heads) * self.head_dim
+        self.qkv_proj = nn.Linear(config.hidden_size, width, bias=True)
+        self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+
+    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: "Context | None") -> Tensor:
+        B, T, _ = hidden.shape
+        heads = self.qkv_proj(hidden).view(B, T, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
+        query, key, value = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)  # (B, H or K, T, E)
+        query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
+        if context is not None:
+            key, value = context.cache.update(
+                self.layer, context.rows, context.position_ids, key, value, context.key_length
+            )  # (B, K, S, E)
+        mixed = F.scaled_dot_product_attention(
+            query, key.to(query.dtype), value.to(query.dtype), attn_mask=mask, is_causal=mask is None,
+            enable_gqa=self.heads != self.kv_heads,
+        )  # (B, H, T, E)  # fmt: skip
+        return self.o_proj(mixed.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)), no biases."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(hidden).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """One layer: attention and MLP, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(0.0)
+
+    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: "Context | None") -> Tensor:
+        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), rotary, mask, context))
+        return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
+
+
+class Context:
+    """What a forward pass with a cache needs to know: the cache, which of its rows, and where the new tokens stand."""
+
+    def __init__(self, cache: KVCache, rows: Tensor, position_ids: Tensor, key_length: int) -> None:
+        self.cache, self.rows, self.position_ids, self.key_length = cache, rows, position_ids, key_length
+
+
+class Transformer(nn.Module):
+    """The whole model. `model(input_ids)` gives logits; `model.hidden_states(...)` what stands before the projection."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        self.dropout = nn.Dropout(0.0)
+        self.rotary_length = 0
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all matrices from a normal distribution of `initializer_range`; biases 0, norms 1."""
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 2:
+                nn.init.normal_(parameter, std=self.config.initializer_range, generator=generator)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.ones_(parameter)
+
+    def set_dropout(self, probability: float) -> None:
+        """Dropout on the embeddings and on what each half block adds, as v1's `emb_dropout_prob` and residual dropout."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = probability
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, document_ids: Tensor | None = None,
+                context: Context | None = None) -> Tensor:  # fmt: skip
+        """Logits (B, T, V) for `input_ids` (B, T) int64."""
+        return self.lm_head(self.hidden_states(input_ids, position_ids, document_ids, context))
+
+    def hidden_states(self, input_ids: Tensor, position_ids: Tensor | None = None, document_ids: Tensor | None = None,
+                      context: Context | None = None) -> Tensor:  # fmt: skip
+        """Normed hidden states (B, T, D) before the output projection.
+
+        `position_ids` (B, T) default to 0..T-1; `document_ids` (B, T) tell the texts of a packed row apart.
+        """
+        if context is not None:
+            position_ids = context.position_ids
+        rotary = self._rotary(input_ids, position_ids)
+        mask = None
+        if context is not None:
+            mask = attention_mask(context.position_ids, context.key_length, None)
+        elif document_ids is not None:
+            mask = attention_mask(position_ids if position_ids is not None else input_ids, input_ids.shape[1], document_ids)
+        # The lookup stays outside the compiled part: its eager gradient adds in a fixed order, the compiled one does not.
+        return self.trunk(self.embed_tokens(input_ids), rotary, mask, context)
+
+    def trunk(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: Context | None) -> Tensor:
+        """All blocks and the last norm, (B, T, D) to (B, T, D); training compiles this."""
+        hidden = self.dropout(hidden)
+        for layer in self.layers:
+            hidden = layer(hidden, rotary, mask, context)
+        return self.norm(hidden)
+
+    def _rotary(self, input_ids: Tensor, position_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+        needed = input_ids.shape[1] if position_ids is None else int(position_ids.max()) + 1
+        if needed > self.rotary_length or self.cos.device != input_ids.device:
+            self.rotary_length = max(needed, self.config.max_position_embeddings)
+            cos, sin = rotary_tables(self.config.head_dim, self.rotary_length, self.config.rope_theta)
+            self.cos, self.sin = cos.to(input_ids.device), sin.to(input_ids.device)  # (length, E)
+        if position_ids is None:
+            return self.cos[None, None, :needed], self.sin[None, None, :needed]  # (1, 1, T, E)
+        return self.cos[position_ids][:, None], self.sin[position_ids][:, None]  # (B, 1, T, E)
