@@ -1,0 +1,26 @@
+"""From raw material to clean, weighted documents (the report's section on data).
+
+Read in this order: config, sources and fetch (what comes in), records (its formats), charset and extract (HTML to
+text), language, quality, dedup, split, build (the plan that joins them).
+The doors below load their libraries on first use, so that importing this package stays quick.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from danlu.corpus.dedup import near_duplicates
+    from danlu.corpus.extract import extract_text
+
+__all__ = ["extract_text", "near_duplicates"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "extract_text":
+        from danlu.corpus.extract import extract_text
+
+        return extract_text
+    if name == "near_duplicates":
+        from danlu.corpus.dedup import near_duplicates
+
+        return near_duplicates
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,203 @@
+"""What the corpus stages can be told: the values, their meaning, units and sources. Imports no heavy library."""
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FASTTEXT_LANGUAGES = frozenset(
+    """af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de
+    diq dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr hsb ht hu hy ia id ie ilo
+    io is it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li lmo lo lrc lt lv mai mg mhr min mk ml mn mr mrj ms
+    mt mwl my myv mzn nah nap nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah sc scn
+    sco sd sh si sk sl so sq sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu xal xmf
+    yi yo yue zh""".split()
+)
+"""The 176 codes that the language model (fastText lid.176) can answer; `wuu` and `yue` are counted as `zh`."""
+
+CODE = "code"
+"""The language of source files, known by their extension."""
+EXTRACTORS = ("fast", "balanced", "quality")
+SOURCE_NAMES = ("chinese-web", "english-web", "peoples-daily", "novel", "django-docs", "python-stdlib")
+
+
+def check_known(kind: str, values: tuple[str, ...], known: list[str]) -> None:
+    """Raise ValueError for a value that is not known, listing those that are."""
+    if not values:
+        raise ValueError(f"no {kind} is named; known: {', '.join(known)}")
+    for value in values:
+        if value not in known:
+            near = difflib.get_close_matches(value, known, n=1, cutoff=0.6)
+            hint = f"; did you mean `{near[0]}`?" if near else ""
+            raise ValueError(f"unknown {kind} `{value}`{hint} Known: {', '.join(known)}")
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise ValueError when `value` is not a share between 0 and 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}, it must lie between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchConfig:
+    """`danlu corpus fetch`: the demo's raw material."""
+
+    out: Path = Path("runs/fetch")
+    """Folder of the result: `raw/SOURCE/...` and `figures.json`."""
+    cache: Path = Path("cache/downloads")
+    """Folder that keeps downloaded archives."""
+    sources: tuple[str, ...] = SOURCE_NAMES
+    """Names of the sources to fetch; see danlu/corpus/sources.py for what each one is."""
+    code_megabytes: float = 3.8
+    """MB (1e6 bytes) of source code taken from the Python on this machine. 3.8 as in the study of the demo's size."""
+
+    def __post_init__(self) -> None:
+        check_known("source", self.sources, list(SOURCE_NAMES))
+        if self.code_megabytes <= 0:
+            raise ValueError(f"code_megabytes is {self.code_megabytes}, it must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinHashConfig:
+    """Near-duplicates: MinHash signatures, locality-sensitive hashing, verification."""
+
+    ngram: int = 5
+    """Tokens in one shingle (words in spaced scripts, characters in Chinese). 5 as in FineWeb; shorter ones make
+    unrelated documents alike."""
+    bands: int = 14
+    """Bands of the signature; documents that share one whole band are compared. 14 x 8 as in FineWeb: a pair of
+    similarity 0.8 is found with probability 1 - (1 - 0.8^8)^14 = 0.92."""
+    rows: int = 8
+    """Hashes in a band."""
+    threshold: float = 0.8
+    """Jaccard similarity of shingle sets, computed exactly, from which a document is a near-duplicate of the kept one."""
+    seed: int = 1
+    """Seed of the hash functions."""
+    largest_bucket: int = 200
+    """In a larger bucket every document is compared with this many members (those of smallest hash) only, so that a
+    shared template cannot make the work quadratic. Our choice."""
+
+    def __post_init__(self) -> None:
+        for name in ("ngram", "bands", "rows", "largest_bucket"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"minhash {name} is {getattr(self, name)}, it must be at least 1")
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"minhash threshold is {self.threshold}, it must be above 0 and at most 1")
+
+    @property
+    def num_hashes(self) -> int:
+        return self.bands * self.rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityConfig:
+    """Rules of Gopher (arXiv 2112.11446, appendix A) and C4 (arXiv 1910.10683), with Chinese counterparts."""
+
+    min_words: int = 50
+    """Words of a document at least. Gopher."""
+    max_words: int = 100_000
+    """Words of a document at most. Gopher."""
+    min_mean_word_length: float = 3.0
+    """Letters a word on average at least; not for Chinese. Gopher."""
+    max_mean_word_length: float = 10.0
+    """Letters a word on average at most; not for Chinese. Gopher."""
+    min_characters_zh: int = 50
+    """Chinese characters of a Chinese document at least. Our choice: about 30 words; a short news item has 60."""
+    max_characters_zh: int = 200_000
+    """Chinese characters of a Chinese document at most: Gopher's 100,000 words at about two characters a word."""
+    max_symbol_ratio: float = 0.1
+    """`#` and ellipses per word (per character in Chinese) at most. Gopher."""
+    max_bullet_lines: float = 0.9
+    """Share of lines that begin with a bullet at most. Gopher."""
+    max_ellipsis_lines: float = 0.3
+    """Share of lines that end in an ellipsis at most. Gopher."""
+    min_alphabetic_words: float = 0.8
+    """Share of words with a letter at least. Gopher. Technical prose has more bare symbols: see `min_alphabetic_zh`."""
+    min_alphabetic_zh: float = 0.5
+    """Share of letters among the visible characters of a Chinese document at least. Our counterpart of the rule above;
+    measured: newspaper text has 0.8 to 0.9."""
+    min_stop_words: int = 2
+    """Different stop words (the, be, to, of, and, that, have, with; in Chinese function characters such as 的 了 之)
+    at least. Gopher."""
+    max_duplicate_lines: float = 0.30
+    """Share of lines that repeat an earlier one at most. Gopher."""
+    max_duplicate_line_characters: float = 0.20
+    """Share of characters in such lines at most. Gopher."""
+    max_top_ngram: tuple[float, float, float] = (0.20, 0.18, 0.16)
+    """Share of characters in the most frequent 2-, 3- and 4-gram at most. Gopher."""
+    max_duplicate_ngrams: tuple[float, ...] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10)
+    """Share of characters in repeated 5- to 10-grams at most. Gopher."""
+    min_sentences: int = 3
+    """Sentences of a web page at least. C4 (its code asks for 3 as well)."""
+    max_curly_ratio: float = 0.01
+    """Share of braces among the characters of a web page at most. C4 drops a page for a single one, which would drop
+    every page about programming; our choice."""
+    max_code_line: int = 1000
+    """Longest line of a source file, in characters: longer ones are data or generated. As in The Stack's filters."""
+    min_code_alphanumeric: float = 0.25
+    """Share of letters and digits in a source file at least. As in The Stack's filters."""
+
+    def __post_init__(self) -> None:
+        shares = [
+            "max_symbol_ratio", "max_bullet_lines", "max_ellipsis_lines", "min_alphabetic_words", "min_alphabetic_zh",
+            "max_duplicate_lines", "max_duplicate_line_characters", "max_curly_ratio", "min_code_alphanumeric",
+        ]  # fmt: skip
+        for name in shares:
+            check_share(name, getattr(self, name))
+        for value in (*self.max_top_ngram, *self.max_duplicate_ngrams):
+            check_share("an n-gram share", value)
+        for low, high in (("min_words", "max_words"), ("min_characters_zh", "max_characters_zh")):
+            if not 0 <= getattr(self, low) <= getattr(self, high):
+                raise ValueError(f"{low} must not be negative or above {high}")
+        if len(self.max_duplicate_ngrams) != 6:
+            raise ValueError("max_duplicate_ngrams needs six shares, for 5- to 10-grams")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """`danlu corpus build`: raw files to documents."""
+
+    input: Path = Path("runs/fetch/raw")
+    """Folder of `.html .htm .txt .md .py .jsonl .parquet .warc .warc.gz` files; the first folder below it names the
+    source."""
+    out: Path = Path("runs/corpus")
+    """Folder of the result: `documents/train`, `documents/validation`, `figures.json`, `examples.json`."""
+    extractor: str = "balanced"
+    """HTML to main text: `fast` (resiliparse), `quality` (trafilatura), `balanced` (the second where the first finds
+    little)."""
+    languages: tuple[str, ...] = ("zh", "en", CODE)
+    """Languages to keep: fastText's codes, and `code` for source files."""
+    min_language_confidence: float = 0.5
+    """Probability of the language at least, else it is `unknown`. As in CCNet (arXiv 1911.00359)."""
+    min_language_letters: int = 20
+    """Letters a text needs before its language is judged. Our choice: single words are misread."""
+    max_document_megabytes: float = 10.0
+    """MB (1e6 bytes) of one page, text or record at most; longer ones are skipped unread and counted."""
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    """Thresholds of the quality rules."""
+    minhash: MinHashConfig = field(default_factory=MinHashConfig)
+    """Near-duplicate removal."""
+    source_weights: dict[str, float] = field(default_factory=dict)
+    """How often the documents of a source are used, by name; 1 for the others."""
+    validation_share: float = 0.02
+    """Share of documents held out, chosen by the hash of their content. Our choice: 400 kB of a 20 MB corpus, enough
+    for bits per byte to two decimals."""
+    warn_source_loss: float = 0.5
+    """Warn when removing near-duplicates takes more than this share of a source's documents. Our choice."""
+    part_megabytes: float = 64.0
+    """MB of text in one file of the result, about; also what is sorted in memory at once."""
+    seed: int = 0
+    """Seed of the choice of held-out documents."""
+
+    def __post_init__(self) -> None:
+        check_known("language", self.languages, [CODE, *sorted(FASTTEXT_LANGUAGES)])
+        check_known("extractor", (self.extractor,), list(EXTRACTORS))
+        for name in ("min_language_confidence", "validation_share", "warn_source_loss"):
+            check_share(name, getattr(self, name))
+        if self.validation_share >= 1:
+            raise ValueError("validation_share is 1, nothing would be left for training")
+        for name in ("max_document_megabytes", "part_megabytes"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be positive")
+        for source, weight in self.source_weights.items():
+            if weight < 0:
+                raise ValueError(f"source_weights: the weight of `{source}` is {weight}, it must not be negative")

@@ -1,0 +1,133 @@
+"""HTML to the page's main text.
+
+In: a page's bytes. Out: its text, `""` when it has none. Three modes: `fast` (resiliparse), `quality` (trafilatura),
+`balanced` (the first, replaced by the second where it finds suspiciously little). In every mode the white space of
+`pre` blocks is kept as it is, inline code stays in its sentence, and neighbouring blocks never run together.
+"""
+
+import re
+from typing import Any
+
+from danlu.corpus.charset import decode_html
+from danlu.corpus.config import EXTRACTORS
+
+ENOUGH_CHARACTERS = 200
+"""A fast result below this is looked at again by the careful extractor; trafilatura's own minimum is 250. Our choice."""
+ENOUGH_SHARE = 0.15
+"""So is one below this share of all the text on the page. Our choice."""
+BLOCKS = frozenset(
+    "address article aside blockquote body dd details div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 "
+    "header hr li main nav ol p pre section table tbody td tfoot th thead tr ul".split()
+)
+CONTAINERS = frozenset("article aside blockquote body details div fieldset figure footer header main section".split())
+SKIPPED = frozenset("script style noscript template svg iframe".split())
+MARKER = "danlupreformatted{number:04d}block"
+MARKER_PATTERN = re.compile(r"danlupreformatted(\d{4})block")
+
+
+def extract_text(html: bytes, mode: str = "balanced", content_type: str | None = None) -> str:
+    """The main text of a page; `content_type` is its HTTP header. Raises ValueError for bytes that are no text."""
+    return extract(decode_html(html, content_type)[0], mode)
+
+
+def extract(page: str, mode: str) -> str:
+    """The main text of a decoded page."""
+    if mode not in EXTRACTORS:
+        raise ValueError(f"unknown extractor `{mode}`, known: {', '.join(EXTRACTORS)}")
+    if not page.strip():
+        return ""
+    if mode == "quality":
+        return careful(page) or fast(page)
+    text = fast(page)
+    if mode == "balanced" and is_suspicious(text, page):
+        # The careful result replaces the fast one, it is never added to it.
+        return careful(page) or text
+    return text
+
+
+def fast(page: str) -> str:
+    """Main text by resiliparse, which keeps `pre` as it is and separates blocks."""
+    from resiliparse.extract.html2text import extract_plain_text
+
+    return tidy(extract_plain_text(page, main_content=True, preserve_formatting=True, alt_texts=False))
+
+
+def is_suspicious(text: str, page: str) -> bool:
+    """True when the fast extractor found little, or little of what the page shows."""
+    from resiliparse.extract.html2text import extract_plain_text
+
+    if len(text) < ENOUGH_CHARACTERS:
+        return True
+    return len(text) < ENOUGH_SHARE * len(extract_plain_text(page, main_content=False, alt_texts=False))
+
+
+def careful(page: str) -> str:
+    """Main text by trafilatura, on a tree whose `pre` blocks and loose text are made safe first; `""` if it has none."""
+    import trafilatura
+    from lxml import etree
+
+    tree = trafilatura.load_html(page)
+    if tree is None:
+        return ""
+    kept = set_aside_preformatted(tree)
+    for element in list(tree.iter(etree.Element)):
+        if element.tag in CONTAINERS:
+            wrap_loose_text(element)
+    text = trafilatura.extract(tree, include_comments=False, include_tables=True, deduplicate=False, fast=False)
+    if not text:
+        return ""
+    blocks = tidy(text).split("\n")
+    return tidy(MARKER_PATTERN.sub(lambda found: "\n" + kept[int(found[1])] + "\n", "\n".join(blocks)))
+
+
+def set_aside_preformatted(tree: Any) -> list[str]:
+    """Replace each `pre` by a paragraph with a mark; the texts, white space untouched."""
+    from lxml import etree
+
+    kept: list[str] = []
+    for element in list(tree.iter("pre")):
+        if any(parent.tag == "pre" for parent in element.iterancestors()):
+            continue
+        for line_break in element.iter("br"):
+            line_break.tail = "\n" + (line_break.tail or "")
+        paragraph = etree.Element("p")
+        paragraph.text = MARKER.format(number=len(kept))
+        paragraph.tail = element.tail
+        kept.append("".join(element.itertext()).strip("\r\n"))
+        element.getparent().replace(element, paragraph)
+    return kept
+
+
+def wrap_loose_text(container: Any) -> None:
+    """Give text that stands between block elements its own paragraph, inline elements included."""
+    from lxml import etree
+
+    children = list(container)
+    if not any(child.tag in BLOCKS for child in children):
+        return
+    run = etree.Element("p")
+    run.text, container.text = container.text, None
+    pieces: list[Any] = []
+
+    def close() -> None:
+        nonlocal run
+        if "".join(run.itertext()).strip():
+            pieces.append(run)
+        run = etree.Element("p")
+
+    for child in children:
+        if child.tag in BLOCKS or child.tag in SKIPPED or not isinstance(child.tag, str):
+            close()
+            run.text, child.tail = child.tail, None
+            pieces.append(child)
+        else:
+            run.append(child)
+    close()
+    container[:] = pieces
+
+
+def tidy(text: str) -> str:
+    """No carriage returns, no NUL, no trailing blanks, at most one blank line in a row, no blank edges."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
+    text = re.sub(r"[ \t\u00a0]+\n", "\n", text)
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n ")
