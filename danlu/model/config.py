@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class ModelConfig:
     """Shape of a Qwen transformer (recipe section 3). Raises ValueError for sizes that cannot work together."""
 
-    vocab_size: int = 151_936
-    """Rows of the embedding and of the output projection."""
+    vocab_size: int = 0
+    """Rows of the embedding and of the output projection; 0 in a recipe: the tokenizer's size, padded."""
 
     hidden_size: int = 2048
     """Width of the residual stream."""
@@ -41,7 +41,9 @@ class ModelConfig:
     """Standard deviation of the initial weights."""
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        if self.vocab_size < 0:
+            raise ValueError(f"vocab_size cannot be negative, it is {self.vocab_size}")
+        for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
                      "num_key_value_heads", "max_position_embeddings"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

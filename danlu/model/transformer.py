@@ -133,19 +133,24 @@ class Transformer(nn.Module):
 
         `position_ids` (B, T) default to 0..T-1; `document_ids` (B, T) tell the texts of a packed row apart.
         """
-        if context is not None:
-            position_ids = context.position_ids
-        rotary = self._rotary(input_ids, position_ids)
+        return self.trunk(*self.inputs(input_ids, position_ids, document_ids, context), context)
+
+    def inputs(self, input_ids: Tensor, position_ids: Tensor | None = None, document_ids: Tensor | None = None,
+               context: Context | None = None) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:  # fmt: skip
+        """What `trunk` takes: embeddings (B, T, D), rotary tables, and the mask (None: plain causal).
+
+        The lookup stays outside the compiled part: its eager gradient adds in a fixed order, a compiled one does not.
+        """
         mask = None
         if context is not None:
-            mask = attention_mask(context.position_ids, context.key_length, None)
+            position_ids = context.position_ids
+            mask = attention_mask(position_ids, context.key_length, None)
         elif document_ids is not None:
-            mask = attention_mask(position_ids if position_ids is not None else input_ids, input_ids.shape[1], document_ids)
-        # The lookup stays outside the compiled part: its eager gradient adds in a fixed order, the compiled one does not.
-        return self.trunk(self.embed_tokens(input_ids), rotary, mask, context)
+            mask = attention_mask(document_ids, input_ids.shape[1], document_ids)
+        return self.embed_tokens(input_ids), self._rotary(input_ids, position_ids), mask
 
     def trunk(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: Context | None) -> Tensor:
-        """All blocks and the last norm, (B, T, D) to (B, T, D); training compiles this."""
+        """Dropout on the embeddings, all blocks, the last norm: (B, T, D) to (B, T, D). Training compiles this."""
         hidden = self.dropout(hidden)
         for layer in self.layers:
             hidden = layer(hidden, rotary, mask, context)

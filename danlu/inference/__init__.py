@@ -1,0 +1,1 @@
+"""Generation: key/value cache, batches of rows that come and go, sampling, streaming."""

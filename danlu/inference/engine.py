@@ -1,0 +1,145 @@
+"""Rows of text that are continued together; a row joins with its prompt and leaves when it has ended (M07).
+
+Each row has its own length and positions, so nothing depends on what else is in the batch.
+Shapes: B rows, T tokens, V vocabulary.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+
+from danlu.inference.sampling import sample
+from danlu.model.attention import KVCache
+from danlu.model.transformer import Context, Transformer
+from danlu.run.errors import UserError
+from danlu.run.seeds import derive_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How tokens are chosen and when to stop."""
+
+    max_new_tokens: int = 256
+    """Tokens generated at most."""
+
+    temperature: float = 0.7
+    """Divides the logits; 0 takes the best token."""
+
+    top_p: float = 0.9
+    """Share of probability that the best tokens sampled from add up to (recipe section 9)."""
+
+    top_k: int = 0
+    """Number of best tokens sampled from; 0 for no such limit."""
+
+    seed: int | None = None
+    """Makes the draws repeatable; None draws afresh each time."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature cannot be negative, it is {self.temperature}")
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"top_p must lie in [0, 1], not {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k cannot be negative, it is {self.top_k}")
+
+
+@dataclass(kw_only=True)
+class Sequence:
+    """One row: what was given, what was generated, and why it ended (`stop`, `length`, or None while it goes on)."""
+
+    prompt_ids: list[int]
+    generator: torch.Generator
+    output_ids: list[int] = field(default_factory=list)
+    finish_reason: str | None = None
+
+
+class Engine:
+    """Continues up to `max_rows` prompts at a time. `admit` a prompt, `step` all rows by one token, `remove` a row."""
+
+    def __init__(self, model: Transformer, stop_ids: Iterable[int], sampling: SamplingConfig, max_rows: int = 1) -> None:
+        self.model, self.stop_ids, self.sampling = model, frozenset(stop_ids), sampling
+        self.limit = model.config.max_position_embeddings
+        parameter = next(model.parameters())
+        config = model.config
+        self.device = parameter.device
+        self.cache = KVCache(config.num_hidden_layers, max_rows, config.num_key_value_heads, self.limit, config.head_dim,
+                             parameter.dtype, parameter.device)  # fmt: skip
+        self.free = list(range(max_rows))[::-1]
+        self.rows: dict[int, Sequence] = {}
+        self.admitted = 0
+
+    def admit(self, prompt_ids: list[int]) -> int:
+        """Read a prompt and choose its first token; the row's number. Raises UserError for a prompt that does not fit."""
+        if not prompt_ids:
+            raise UserError("the prompt is empty", mend="Give at least one character")
+        if len(prompt_ids) >= self.limit:
+            raise UserError(f"the prompt has {len(prompt_ids)} tokens, the model reads {self.limit} with the reply",
+                            mend="Shorten it, or begin anew")  # fmt: skip
+        row = self.free.pop()
+        sequence = Sequence(prompt_ids=prompt_ids, generator=self._generator())
+        self.rows[row] = sequence
+        self._forward([row], torch.tensor([prompt_ids]), torch.arange(len(prompt_ids))[None])
+        return row
+
+    def _generator(self) -> torch.Generator:
+        generator = torch.Generator(device=self.device)
+        if self.sampling.seed is None:
+            generator.seed()
+        else:
+            # Rows of one batch draw differently, and alike in every batch of the same prompts.
+            generator.manual_seed(derive_seed(self.sampling.seed, "sampling", self.admitted))
+        self.admitted += 1
+        return generator
+
+    def step(self) -> None:
+        """Continue every row that has not ended by one token."""
+        going = [row for row, sequence in sorted(self.rows.items()) if sequence.finish_reason is None]
+        last = torch.tensor([[self.rows[row].output_ids[-1]] for row in going])  # (B, 1)
+        places = torch.tensor([[len(self.rows[row].prompt_ids) + len(self.rows[row].output_ids) - 1] for row in going])
+        self._forward(going, last, places)
+
+    def remove(self, row: int) -> Sequence:
+        """Take a row out, ended or not, and free its place."""
+        self.free.append(row)
+        return self.rows.pop(row)
+
+    @torch.inference_mode()
+    def _forward(self, rows: list[int], input_ids: torch.Tensor, position_ids: torch.Tensor) -> None:
+        """Run the model on new tokens (B, T) and note the token that each row chooses."""
+        context = Context(self.cache, torch.tensor(rows, device=self.device), position_ids.to(self.device),
+                          int(position_ids.max()) + 1)  # fmt: skip
+        hidden = self.model.hidden_states(input_ids.to(self.device), context=context)
+        logits = self.model.lm_head(hidden[:, -1])  # (B, V)
+        sequences = [self.rows[row] for row in rows]
+        sampling = self.sampling
+        chosen = sample(logits, sampling.temperature, sampling.top_p, sampling.top_k, [s.generator for s in sequences])
+        for sequence, token in zip(sequences, chosen.tolist(), strict=True):
+            self._note(sequence, token)
+
+    def _note(self, sequence: Sequence, token: int) -> None:
+        if token in self.stop_ids:
+            sequence.finish_reason = "stop"
+            return
+        sequence.output_ids.append(token)
+        used = len(sequence.prompt_ids) + len(sequence.output_ids)
+        if len(sequence.output_ids) >= self.sampling.max_new_tokens or used >= self.limit:
+            sequence.finish_reason = "length"
+
+
+def generate_batch(model: Transformer, stop_ids: Iterable[int], prompts: list[list[int]], sampling: SamplingConfig,
+                   max_rows: int = 64) -> list[Sequence]:  # fmt: skip
+    """Continue every prompt to its end, `max_rows` at a time; results in the prompts' order."""
+    engine = Engine(model, stop_ids, sampling, max_rows=min(max_rows, len(prompts)) or 1)
+    waiting, places, results = list(range(len(prompts)))[::-1], {}, {}
+    while waiting or engine.rows:
+        while waiting and engine.free:
+            number = waiting.pop()
+            places[engine.admit(prompts[number])] = number
+        for row in [row for row, sequence in engine.rows.items() if sequence.finish_reason]:
+            results[places.pop(row)] = engine.remove(row)
+        if engine.rows:
+            engine.step()
+    return [results[number] for number in range(len(prompts))]

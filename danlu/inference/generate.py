@@ -1,0 +1,50 @@
+"""The door `danlu.generate`: a prompt or a conversation in, text or an iterator of pieces out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from danlu.inference.engine import Engine, SamplingConfig
+from danlu.model.transformer import Transformer
+from danlu.tokenizer.bpe import Tokenizer
+from danlu.tokenizer.chat import encode_conversation
+from danlu.tokenizer.stream import StreamDecoder
+
+Prompt = str | Sequence[Mapping[str, str]]
+
+
+def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
+    """A text to continue, or messages to answer in ChatML. Text never becomes control tokens."""
+    if isinstance(prompt, str):
+        return tokenizer.encode(prompt)
+    ids, _ = encode_conversation(tokenizer, [dict(message) for message in prompt], add_generation_prompt=True)
+    return ids
+
+
+def stream_pieces(model: Transformer, tokenizer: Tokenizer, prompt: Prompt, sampling: SamplingConfig) -> Iterator[str]:
+    """Pieces of the continuation as they come, never half a character; ends at an end token or a limit."""
+    engine = Engine(model, tokenizer.stop_ids, sampling)
+    decoder = StreamDecoder(tokenizer)
+    row = engine.admit(encode_prompt(tokenizer, prompt))
+    sequence, told = engine.rows[row], 0
+    while True:
+        for token in sequence.output_ids[told:]:
+            if piece := decoder.push(token):
+                yield piece
+        told = len(sequence.output_ids)
+        if sequence.finish_reason:
+            break
+        engine.step()
+    if piece := decoder.flush():
+        yield piece
+
+
+def generate(model: Transformer, tokenizer: Tokenizer, prompt_or_messages: Prompt, *, max_new_tokens: int = 256,
+             temperature: float = 0.7, top_p: float = 0.9, top_k: int = 0, seed: int | None = None,
+             stream: bool = False) -> str | Iterator[str]:  # fmt: skip
+    """Continue a text (str) or answer a conversation (messages with `role` and `content`).
+
+    Returns the new text, or an iterator of its pieces with `stream=True`. Temperature 0 is greedy. Raises UserError for
+    an empty prompt or one longer than the model reads, ValueError for impossible sampling values or an unknown role.
+    """
+    sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+    pieces = stream_pieces(model, tokenizer, prompt_or_messages, sampling)
+    return pieces if stream else "".join(pieces)

@@ -1,0 +1,24 @@
+"""The door `danlu.load`: a model folder in, model and tokenizer out."""
+
+from pathlib import Path
+
+import torch
+
+from danlu.model.checkpoint import load_model
+from danlu.model.transformer import Transformer
+from danlu.run.device import pick_device
+from danlu.run.errors import UserError
+from danlu.tokenizer.bpe import Tokenizer
+
+
+def load(path: str | Path, dtype: torch.dtype | None = None, device: str | None = None) -> tuple[Transformer, Tokenizer | None]:
+    """`(model, tokenizer)` of a model folder; the tokenizer is None where the folder has none.
+
+    float32 unless `dtype` says otherwise; the device is found if not named. Raises UserError naming what is missing.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError("no such model folder", where=folder)
+    model = load_model(folder, dtype=dtype, device=pick_device(device))
+    has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "qwen.tiktoken"))
+    return model, Tokenizer.load(folder) if has_tokenizer else None

@@ -1,0 +1,79 @@
+"""Training checkpoints: float32 masters and optimiser state as safetensors, the rest as JSON; written whole.
+
+`checkpoints/step-N/` holds `model.safetensors`, `optimizer.safetensors`, `state.json`. The newest whole one counts.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from danlu.model.transformer import Transformer
+from danlu.run.errors import UserError
+from danlu.run.files import publish, write_json
+
+KEPT = 2
+"""Checkpoints kept. Our choice: the newest, and one more should a disk fault hit it."""
+
+
+def save_checkpoint(folder: Path, step: int, model: Transformer, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]) -> None:
+    """Write `folder/step-N` and remove all but the newest checkpoints."""
+    with publish(folder / f"step-{step:08d}") as aside:
+        aside.mkdir()
+        weights = {name: parameter.detach().cpu().contiguous() for name, parameter in model.named_parameters()}
+        save_file(weights, aside / "model.safetensors")
+        tensors, scalars = _flatten(optimizers)
+        save_file(tensors, aside / "optimizer.safetensors")
+        write_json(aside / "state.json", {"step": step, "optimizer_scalars": scalars, **state})
+    for old in list_checkpoints(folder)[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
+    return sorted(folder.glob("step-*")) if folder.exists() else []
+
+
+def load_checkpoint(folder: Path, model: Transformer, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any] | None:
+    """Restore the newest checkpoint in `folder`; its `state.json`, or None when there is none."""
+    checkpoints = list_checkpoints(folder)
+    if not checkpoints:
+        return None
+    newest = checkpoints[-1]
+    state: dict[str, Any] = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+    weights = load_file(newest / "model.safetensors")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name not in weights or weights[name].shape != parameter.shape:
+                raise UserError(f"this checkpoint does not fit the model (`{name}`)", where=newest, mend="Choose another --out")
+            parameter.copy_(weights[name])
+    _restore(optimizers, load_file(newest / "optimizer.safetensors"), state["optimizer_scalars"])
+    return state
+
+
+def _flatten(optimizers: list[torch.optim.Optimizer]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """State of all optimisers as tensors by name `optimizer.parameter.key`, and plain numbers apart."""
+    tensors, scalars = {}, {}
+    for number, optimizer in enumerate(optimizers):
+        for index, values in optimizer.state_dict()["state"].items():
+            for key, value in values.items():
+                name = f"{number}.{index}.{key}"
+                if isinstance(value, Tensor):
+                    tensors[name] = value.detach().cpu().contiguous()
+                else:
+                    scalars[name] = value
+    return tensors, scalars
+
+
+def _restore(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor], scalars: dict[str, float]) -> None:
+    for number, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Any]] = {}
+        for name, value in {**tensors, **scalars}.items():
+            owner, index, key = name.split(".", 2)
+            if int(owner) == number:
+                state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

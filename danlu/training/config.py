@@ -1,0 +1,132 @@
+"""The recipe's tables of the training stages. Imports nothing heavy: the command line shows these values in its help."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from danlu.model.config import ModelConfig
+from danlu.training.optimizer_config import OptimizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """How much a step learns from, how long the run is, and what is kept of it; shared by every stage that trains."""
+
+    sequence_length: int = 2048
+    """Tokens in a row."""
+
+    batch_size: int = 2048
+    """Rows in an optimiser step, whatever the micro-batch (recipe section 5: 4M tokens)."""
+
+    micro_batch_size: int = 8
+    """Rows in one forward and backward pass; memory decides it, the result does not depend on it."""
+
+    max_steps: int | None = None
+    """Optimiser steps; None to go through the data `epochs` times."""
+
+    epochs: int = 1
+    """Passes over the data where max_steps is None."""
+
+    learning_rate: float = 3e-4
+    """Peak rate of AdamW."""
+
+    warmup_steps: int = 0
+    """Steps over which the rate rises to its peak."""
+
+    bf16: bool = True
+    """Matrix products in bfloat16; weights, sums and optimiser state stay float32."""
+
+    compile: bool = True
+    """Build kernels with torch.compile; without a C++ compiler the run is eager and says so."""
+
+    checkpoint_every: int = 200
+    """Steps between checkpoints; Ctrl-C saves one at once."""
+
+    validate_every: int = 200
+    """Steps between validations."""
+
+    seed: int = 1
+    """Every random choice of the stage derives from it."""
+
+    def __post_init__(self) -> None:
+        for name in ("sequence_length", "batch_size", "micro_batch_size", "epochs", "checkpoint_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch_size {self.micro_batch_size}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, not {self.max_steps}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps cannot be negative, it is {self.warmup_steps}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Next-token prediction on token shards (recipe section 5)."""
+
+    data: Path = Path("runs/tokens/shards")
+    """Folder of token shards with `train` and `validation`."""
+
+    tokenizer: Path = Path("runs/tokenizer/tokenizer")
+    """Tokenizer folder the shards were made with; copied into the model folder."""
+
+    out: Path = Path("runs/pretrain")
+    """Folder of the stage; the model appears in it as `model`."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Shape of the model."""
+
+    step: StepConfig = field(default_factory=StepConfig)
+    """Batch, length, rate."""
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """AdamW's numbers, clipping."""
+
+    final_rate_share: float = 0.1
+    """The cosine ends at this share of the peak rate (recipe section 5)."""
+
+    validation_documents: int = 40
+    """Documents of each language in a validation during the run; the last one takes all."""
+
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`; None to find it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """Supervised fine-tuning in ChatML, loss on the assistant's words and their end token (recipe section 7)."""
+
+    model: Path = Path("runs/pretrain/model")
+    """Model folder to start from."""
+
+    data: Path = Path("runs/conversations/conversations/train.jsonl")
+    """Conversations as JSON lines."""
+
+    out: Path = Path("runs/sft")
+    """Folder of the stage; the model appears in it as `model`."""
+
+    step: StepConfig = field(default_factory=lambda: StepConfig(
+        batch_size=128, max_steps=4000, learning_rate=2e-6, warmup_steps=1430))  # fmt: skip
+    """Batch, length, rate; the defaults are the recipe's."""
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """AdamW's numbers, clipping."""
+
+    dropout: float = 0.1
+    """Dropout while training (recipe section 7)."""
+
+    packing: bool = False
+    """Put several conversations into a row; they cannot see each other."""
+
+    decay_share: float = 0.0
+    """Last share of the run over which the rate falls to 0; the recipe keeps it constant."""
+
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`; None to find it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+        if not 0 <= self.decay_share <= 1:
+            raise ValueError(f"decay_share must lie in [0, 1], not {self.decay_share}")

@@ -1,0 +1,117 @@
+"""Supervised fine-tuning: a model and conversations in, a model folder out (recipe section 7).
+
+`figures.json`: `conversations`, `dropped` (reason and count), `dropped_examples`, `rows`, `supervised_tokens` of an
+epoch, `targets` learnt in all, `loss` (mean of the last 50 steps), `steps`.
+"""
+
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from danlu.conversations.records import read_conversations
+from danlu.model.checkpoint import load_model, save_model
+from danlu.run.device import pick_device
+from danlu.run.errors import UserError
+from danlu.run.files import write_json
+from danlu.run.metrics import read_jsonl
+from danlu.tokenizer.bpe import Tokenizer
+from danlu.tokenizer.chat import encode_conversation
+from danlu.training.config import SftConfig
+from danlu.training.loader import Batches, ConversationRows
+from danlu.training.loop import Loop
+from danlu.training.optimizer import constant_factor, make_optimizers
+from danlu.training.pretrain import compile_or_say_why
+from danlu.training.step import LossFunction
+
+Encoded = tuple[np.ndarray, np.ndarray]
+
+
+def cut_to_length(ids: np.ndarray, mask: np.ndarray, limit: int) -> Encoded | None:
+    """The conversation up to the last whole reply that fits into `limit` inputs; None when none does (K10).
+
+    A reply is never cut in its middle: its end token would be missing from what is learnt.
+    """
+    ends = np.flatnonzero(mask & ~np.append(mask[1:], False))
+    fitting = ends[ends <= limit]
+    if not len(fitting):
+        return None
+    last = int(fitting[-1]) + 1
+    return ids[:last], mask[:last]
+
+
+def encode_for_training(path: Path, tokenizer: Tokenizer, limit: int) -> tuple[list[Encoded], dict[str, int], list[str]]:
+    """Conversations of a file as (ids, loss mask); how many were dropped by reason; an example of each reason."""
+    encoded: list[Encoded] = []
+    dropped: dict[str, int] = {}
+    examples: list[str] = []
+
+    def drop(reason: str, number: int) -> None:
+        if reason not in dropped:
+            examples.append(f"{path}, conversation {number}: {reason}")
+        dropped[reason] = dropped.get(reason, 0) + 1
+
+    for number, conversation in enumerate(read_conversations(path), start=1):
+        messages = [{"role": message.role, "content": message.content} for message in conversation.messages]
+        ids, mask = (np.array(values) for values in encode_conversation(tokenizer, messages))
+        if not mask.any():
+            drop("no assistant turn", number)
+        elif (cut := cut_to_length(ids.astype(np.int32), mask.astype(bool), limit)) is None:
+            drop(f"no reply ends within the limit of {limit} tokens", number)
+        else:
+            encoded.append(cut)
+    if not encoded:
+        raise UserError(f"no conversation to learn from; {dict(dropped) or 'the file is empty'}", where=path,
+                        mend="Raise sequence_length, or add assistant turns")  # fmt: skip
+    return encoded, dropped, examples
+
+
+def sft(config: SftConfig) -> Path:
+    """Fine-tune a model; the path of its folder. Raises UserError for data that has nothing to learn."""
+    # Setup
+    device = pick_device(config.device)
+    compiled = compile_or_say_why(config.step.compile, device)
+
+    # Data
+    tokenizer = Tokenizer.load(config.model)
+    step = config.step
+    encoded, dropped, examples = encode_for_training(config.data, tokenizer, step.sequence_length)
+    for example in examples:
+        print(f"sft: left out, for example: {example}", file=sys.stderr)
+    supervised = int(sum(mask.sum() for _, mask in encoded))
+    num_rows = step.max_steps * step.batch_size if step.max_steps else None
+    rows = ConversationRows(encoded, step.sequence_length, num_rows, step.epochs, config.packing, step.seed)
+    batches = Batches(rows, step.batch_size, step.micro_batch_size)
+
+    # Model
+    model = load_model(config.model, device=device)
+    model.set_dropout(config.dropout)
+
+    # Optimiser
+    optimizers = make_optimizers(model, config.optimizer)
+    max_steps = batches.num_steps
+
+    # Loop
+    loop = Loop(
+        name="sft", out=config.out, model=model, loss_function=LossFunction(model, compiled, step.bf16),
+        optimizers=optimizers, batches=batches, config=step, optimizer_config=config.optimizer, max_steps=max_steps,
+        rate_factor=lambda update: constant_factor(update, step.warmup_steps, max_steps, config.decay_share),
+    )  # fmt: skip
+    loop.run()
+
+    # Product
+    history = read_jsonl(config.out / "metrics.jsonl")
+    figures = {
+        "conversations": len(encoded),
+        "dropped": dropped,
+        "dropped_examples": examples,
+        "rows": len(rows),
+        "supervised_tokens": supervised,
+        "targets": loop.targets,
+        "loss": statistics.fmean(record["loss"] for record in history[-50:]),
+        "steps": max_steps,
+    }
+    write_json(config.out / "figures.json", figures)
+    save_model(config.out / "model", model, config.model, list(tokenizer.stop_ids), tokenizer.end_of_text_id)
+    return config.out / "model"

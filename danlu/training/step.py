@@ -1,0 +1,85 @@
+"""One optimiser step over the micro-batches of a global batch, shared by every stage that trains.
+
+Losses are sums over valid labels divided by the number of valid labels of the whole batch, so how the batch is split
+changes nothing (T01).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from danlu.model.transformer import Transformer
+from danlu.training.loss import IGNORE_INDEX, cross_entropy_sum, exponentials
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    """Rows of one shape. `labels` are already shifted: `labels[b, t]` is what follows `input_ids[b, t]`.
+
+    All (B, T) int64. `document_ids` and `position_ids` are None where a row is one stream.
+    """
+
+    input_ids: Tensor
+    labels: Tensor
+    position_ids: Tensor | None = None
+    document_ids: Tensor | None = None
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        moved = {name: value.to(device) if value is not None else None for name, value in vars(self).items()}
+        return MicroBatch(**moved)  # type: ignore[arg-type]
+
+    @property
+    def num_targets(self) -> int:
+        """Labels that are learnt."""
+        return int((self.labels != IGNORE_INDEX).sum())
+
+
+class LossFunction:
+    """Hidden states through the model, then cross-entropy; compiled where asked, in bfloat16 where asked."""
+
+    def __init__(self, model: Transformer, compiled: bool, bf16: bool) -> None:
+        self.model, self.bf16 = model, bf16
+        self.row_exponentials = torch.compile(exponentials, dynamic=True) if compiled else exponentials
+        # The model itself stays as it is: validation and generation call it with other shapes, uncompiled.
+        self.trunk = torch.compile(model.trunk, dynamic=False) if compiled else model.trunk
+
+    def __call__(self, batch: MicroBatch) -> tuple[Tensor, int]:
+        """Sum of the losses of `batch` and the number of labels it is over."""
+        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.bf16):
+            inputs = self.model.inputs(batch.input_ids, batch.position_ids, batch.document_ids)
+            hidden = self.trunk(*inputs, None)
+            return cross_entropy_sum(hidden, self.model.lm_head.weight, batch.labels, self.row_exponentials)
+
+
+def accumulate_gradients(loss_function: Callable[[MicroBatch], tuple[Tensor, int]], batches: Sequence[MicroBatch],
+                         before_each: Callable[[int], None] | None = None) -> tuple[float, int]:  # fmt: skip
+    """Add the gradient of the batch's mean loss to `.grad`; the mean loss and the number of labels.
+
+    `before_each(i)` is called before micro-batch i: seeds its dropout, so that a resumed run draws the same.
+    """
+    num_targets = sum(batch.num_targets for batch in batches)
+    total = 0.0
+    for index, batch in enumerate(batches):
+        if batch.num_targets == 0:
+            continue
+        if before_each:
+            before_each(index)
+        loss, _ = loss_function(batch)
+        (loss / num_targets).backward()
+        total += loss.item()
+    return total / max(1, num_targets), num_targets
+
+
+def clip_and_step(parameters: Iterable[torch.nn.Parameter], optimizers: list[torch.optim.Optimizer], max_norm: float) -> float:
+    """Clip the global gradient norm to `max_norm`, step, clear the gradients; the norm before clipping.
+
+    A norm that is not finite skips the update (the caller sees it in the returned value).
+    """
+    norm = torch.nn.utils.clip_grad_norm_(list(parameters), max_norm).item()
+    for optimizer in optimizers:
+        if norm == norm and norm != float("inf"):
+            optimizer.step()
+        optimizer.zero_grad()
+    return norm
