@@ -76,8 +76,13 @@ def careful(page: str) -> str:
     text = trafilatura.extract(tree, include_comments=False, include_tables=True, deduplicate=False, fast=False)
     if not text:
         return ""
-    blocks = tidy(text).split("\n")
-    return tidy(MARKER_PATTERN.sub(lambda found: "\n" + kept[int(found[1])] + "\n", "\n".join(blocks)))
+    text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t\u00a0]+\n", "\n", text))
+
+    def restored(found: re.Match[str]) -> str:
+        number = int(found[1])
+        return f"\n{kept[number]}\n" if number < len(kept) else found[0]
+
+    return tidy(MARKER_PATTERN.sub(restored, text))
 
 
 def set_aside_preformatted(tree: Any) -> list[str]:
@@ -127,7 +132,5 @@ def wrap_loose_text(container: Any) -> None:
 
 
 def tidy(text: str) -> str:
-    """No carriage returns, no NUL, no trailing blanks, at most one blank line in a row, no blank edges."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "")
-    text = re.sub(r"[ \t\u00a0]+\n", "\n", text)
-    return re.sub(r"\n{3,}", "\n\n", text).strip("\n ")
+    """No carriage returns, no NUL, no blank edges; the first line keeps its indentation, which may be code's."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\x00", "").strip("\n").rstrip()
