@@ -1,0 +1,252 @@
+"""Conversation records, and a reader for the files they come in (report section on supervised fine-tuning).
+
+In: a file of JSON lines, or of one JSON array, whose records have one of these shapes:
+
+- ours, `{"messages": [{"role": "user", "content": "…"}, …]}`, with `skill`, `language`, `check` where known;
+- ShareGPT, `{"conversations": [{"from": "human", "value": "…"}, …]}`, with `system` and, in comparisons,
+  `chosen` (taken as the reply);
+- Alpaca, `{"instruction", "input", "output"}`, with `history` (pairs of turns) and `system`; a ranked
+  `output` (a list, best first) gives its best answer.
+
+Out: `Conversation`s, one at a time. A record is read strictly: what is wrong with it is named with file and line.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from danlu.run.errors import UserError
+
+ROLES = ("system", "user", "assistant", "tool")
+
+SHAREGPT_ROLES = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "function_call": "assistant",
+    "observation": "tool", "tool": "tool", "system": "system",
+}  # fmt: skip
+
+MAX_RECORD_BYTES = 16 * 2**20
+"""A longer line is not a conversation. Our choice: it keeps a file of one endless line out of memory."""
+
+MAX_ARRAY_BYTES = 2**30
+"""A JSON array is read whole (its records have no lines), so its size is limited. Our choice."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: who speaks (`ROLES`) and what."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A whole conversation; `messages` holds at least one reply of the assistant."""
+
+    messages: tuple[Message, ...]
+    skill: str | None = None
+    language: str | None = None
+    check: dict[str, Any] | None = field(default=None, hash=False)
+    """How a program judges the last reply; see `checkers.py`."""
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """Everything before the last reply."""
+        return self.messages[: self._last_reply]
+
+    @property
+    def reply(self) -> str:
+        """The assistant's last reply."""
+        return self.messages[self._last_reply].content
+
+    @property
+    def _last_reply(self) -> int:
+        return max(index for index, message in enumerate(self.messages) if message.role == "assistant")
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as it stands in our files."""
+        record: dict[str, Any] = {
+            "messages": [{"role": message.role, "content": message.content} for message in self.messages]
+        }
+        for name in ("skill", "language", "check"):
+            if getattr(self, name) is not None:
+                record[name] = getattr(self, name)
+        return record
+
+
+@dataclass(frozen=True)
+class SkippedRecord:
+    """A malformed record that was left out."""
+
+    path: Path
+    place: str
+    reason: str
+
+
+def read_conversations(path: Path, skipped: list[SkippedRecord] | None = None) -> Iterator[Conversation]:
+    """The conversations of a file in order.
+
+    A malformed record raises UserError; with a list `skipped` it is put there instead, and only a file without
+    a single good record raises.
+    """
+    if not path.is_file():
+        raise UserError("no such file of conversations", where=path)
+    good, first_bad = 0, None
+    for place, record in _records(path):
+        try:
+            conversation = conversation_from(_parsed(record))
+        except ValueError as error:
+            bad = SkippedRecord(path, place, str(error))
+            if skipped is None:
+                raise UserError(bad.reason, where=f"{path}, {place}", mend="Mend or remove the record") from error
+            skipped.append(bad)
+            first_bad = first_bad or bad
+            continue
+        good += 1
+        yield conversation
+    if not good:
+        reason = f"no record is good; {first_bad.place}: {first_bad.reason}" if first_bad else "the file is empty"
+        raise UserError(
+            reason, where=path, mend='A line looks like {"messages": [{"role": "user", "content": "…"}, …]}'
+        )
+
+
+def conversation_from(record: Any) -> Conversation:
+    """One record of any shape above as a Conversation; ValueError says what is wrong with it."""
+    if not isinstance(record, dict):
+        raise ValueError(f"a record must be an object, not {type(record).__name__}")
+    if "messages" in record:
+        messages = [
+            _message(turn, "role", "content", {role: role for role in ROLES}) for turn in _turns(record, "messages")
+        ]
+    elif "conversations" in record:
+        messages = _from_sharegpt(record)
+    elif "instruction" in record:
+        messages = _from_alpaca(record)
+    else:
+        raise ValueError("none of `messages`, `conversations`, `instruction` is there")
+    _validate(messages)
+    check = record.get("check")
+    if check is not None and not isinstance(check, dict):
+        raise ValueError("`check` must be an object")
+    return Conversation(tuple(messages), _label(record, "skill"), _label(record, "language"), check)
+
+
+def _records(path: Path) -> Iterator[tuple[str, bytes | Any]]:
+    """Each record with its place: raw lines of a JSON-lines file, parsed members of an array."""
+    with path.open("rb") as stream:
+        start = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"["):
+        yield from ((f"record {number}", record) for number, record in enumerate(_array(path), start=1))
+        return
+    with path.open("rb") as stream:
+        number = 0
+        while line := stream.readline(MAX_RECORD_BYTES + 1):
+            number += 1
+            too_long = len(line) > MAX_RECORD_BYTES
+            rest = line
+            while rest and not rest.endswith(b"\n") and too_long:
+                rest = stream.readline(MAX_RECORD_BYTES)
+            if too_long:
+                yield f"line {number}", ValueError(f"the line is longer than {MAX_RECORD_BYTES} bytes")
+            elif line.strip():
+                yield f"line {number}", line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+def _array(path: Path) -> list[Any]:
+    if path.stat().st_size > MAX_ARRAY_BYTES:
+        raise UserError("a JSON array of this size cannot be read", where=path, mend="Write one record a line (.jsonl)")
+    try:
+        records = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not valid JSON: {error}", where=path) from error
+    assert isinstance(records, list)
+    return records
+
+
+def _parsed(record: bytes | Any) -> Any:
+    if isinstance(record, ValueError):
+        raise record
+    if not isinstance(record, bytes):
+        return record
+    try:
+        return json.loads(record.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not valid UTF-8: {error.reason} at byte {error.start}") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"not valid JSON: {error}") from error
+
+
+def _turns(record: dict[str, Any], key: str) -> list[Any]:
+    turns = record[key]
+    if not isinstance(turns, list) or not turns:
+        raise ValueError(f"`{key}` must be a list of at least one turn")
+    return turns
+
+
+def _message(turn: Any, role_key: str, content_key: str, roles: dict[str, str]) -> Message:
+    if not isinstance(turn, dict) or role_key not in turn or content_key not in turn:
+        raise ValueError(f"a turn must be an object with `{role_key}` and `{content_key}`")
+    role, content = turn[role_key], turn[content_key]
+    if not isinstance(role, str) or role not in roles:
+        raise ValueError(f"unknown role {role!r}; known are {', '.join(roles)}")
+    if not isinstance(content, str):
+        raise ValueError(f"the `{content_key}` of a turn must be text, not {type(content).__name__}")
+    return Message(roles[role], content)
+
+
+def _from_sharegpt(record: dict[str, Any]) -> list[Message]:
+    turns = [_message(turn, "from", "value", SHAREGPT_ROLES) for turn in _turns(record, "conversations")]
+    if "chosen" in record:
+        turns.append(_message(record["chosen"], "from", "value", SHAREGPT_ROLES))
+    system = _text(record, "system")
+    return [Message("system", system), *turns] if system else turns
+
+
+def _from_alpaca(record: dict[str, Any]) -> list[Message]:
+    system, messages = _text(record, "system"), []
+    if system:
+        messages.append(Message("system", system))
+    for pair in record.get("history") or []:
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(side, str) for side in pair):
+            raise ValueError("`history` must be a list of pairs of texts")
+        messages += [Message("user", pair[0]), Message("assistant", pair[1])]
+    output = record.get("output")
+    if isinstance(output, list) and output:
+        output = output[0]
+    if not isinstance(output, str):
+        raise ValueError("`output` must be text, or a list of texts, best first")
+    question = "\n".join(part for part in (_text(record, "instruction"), _text(record, "input")) if part)
+    return [*messages, Message("user", question), Message("assistant", output)]
+
+
+def _text(record: dict[str, Any], key: str) -> str:
+    value = record.get(key) or ""
+    if not isinstance(value, str):
+        raise ValueError(f"`{key}` must be text, not {type(value).__name__}")
+    return value
+
+
+def _label(record: dict[str, Any], key: str) -> str | None:
+    return _text(record, key) or None
+
+
+def _validate(messages: list[Message]) -> None:
+    """What every conversation must keep to, whatever file it came from."""
+    for index, message in enumerate(messages):
+        if message.role == "system" and index:
+            raise ValueError(f"turn {index + 1}: a system turn may only come first")
+        if not message.content and message.role in ("user", "assistant"):
+            raise ValueError(f"turn {index + 1}: the {message.role}'s turn is empty")
+        try:
+            message.content.encode("utf-8")
+        except UnicodeEncodeError as error:
+            # JSON can spell half a surrogate pair, which is no character.
+            raise ValueError(f"turn {index + 1}: half of a surrogate pair") from error
+    roles = [message.role for message in messages if message.role != "system"]
+    if "assistant" not in roles:
+        raise ValueError("no reply of the assistant, so there is nothing to learn")
+    if roles[0] == "assistant":
+        raise ValueError("the assistant speaks before the user")
