@@ -1,12 +1,14 @@
 """Raw files to weighted documents: `danlu corpus build`, the report's section on data.
 
 In: a folder of raw files. Out: `documents/train` and `documents/validation` (Parquet: id, text, source, url, language,
-weight, a column per score; sorted by id, which is a content hash), `figures.json`, `examples.json`.
+weight, copies, a column per score; sorted by id, which is a content hash), `figures.json`, `examples.json`.
+`copies` is how often a document is used in one pass over the data: the weight made whole, exact for each source.
 """
 
 import math
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,32 @@ from danlu.corpus.dedup import load_daft
 from danlu.corpus.figures import Tally
 from danlu.corpus.plan import exact_duplicates, near_duplicate_documents, prepare
 from danlu.corpus.records import input_files
+from danlu.corpus.split import Entry, copies, held_out
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
 from danlu.run.progress import ProgressBar
-from danlu.run.seeds import derive_seed
 
-COLUMNS = ("id", "text", "source", "url", "language", "language_confidence", "encoding")
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """What the steps that saw everything decided, by record or by id."""
+
+    exact: dict[str, str]
+    """Record of an exact duplicate: the id that stays."""
+    near: dict[str, tuple[str, float]]
+    """Id of a near duplicate: the id that stays and the similarity to it."""
+    held_out: set[str]
+    """Ids for validation."""
+    copies: dict[str, int]
+    """Id of a document for training: how often it is used."""
+
+
+COLUMNS = ("id", "text", "source", "url", "language", "encoding")
+SCORE_COLUMNS = tuple(f"score_{name}" for name in SCORES)
 
 
 def build(config: CorpusConfig) -> Path:
-    """Build the corpus; the folder `out/documents`. Raises UserError for a missing or empty input or an empty result."""
+    """Build the corpus; the folder `out/documents`. Raises UserError for a missing or empty input or result."""
     files, passed_over = input_files(config.input)
     work = config.out / ".work"
     shutil.rmtree(work, ignore_errors=True)
@@ -58,29 +76,35 @@ def build_documents(config: CorpusConfig, files: list[Path], work: Path, tally: 
         bar.advance(1, exact=str(len(exact)))
         near = near_duplicate_documents(prepared, exact, config)
         bar.advance(1, near=str(len(near)))
-    held_out = validation_ids(prepared, exact, near, config)
+    decisions = decide(prepared, exact, near, config)
     with publish(config.out / "documents") as folder, ProgressBar("write", total=parts, unit="parts") as bar:
         for number in range(parts):
-            rows = part_rows(table, number, exact, near, tally)
-            write_part(rows, number, held_out, config, folder, tally)
+            rows = part_rows(table, number, decisions, tally)
+            write_part(rows, number, decisions, config, folder, tally)
             bar.advance(1)
         tally.end()
 
 
-def validation_ids(
-    prepared: Any, exact: dict[str, str], near: dict[str, tuple[str, float]], config: CorpusConfig
-) -> set[str]:
-    """Ids of the documents held out, by their hash; at least one where there are two. UserError when nothing is left."""
+def decide(prepared: Any, exact: dict[str, str], near: dict[str, tuple[str, float]], config: CorpusConfig) -> Decisions:
+    """Split and copies of the documents that are left. UserError when there is none."""
     col = load_daft().col
-    rows = prepared.where(col("reason").is_null()).select("record", "id").iter_rows()
-    left = [row["id"] for row in rows if row["record"] not in exact and row["id"] not in near]
+    rows = prepared.where(col("reason").is_null()).select("record", "id", "source", "language", "size").iter_rows()
+    left = [
+        Entry(id=row["id"], source=row["source"], language=row["language"], size=row["size"])
+        for row in rows
+        if row["record"] not in exact and row["id"] not in near
+    ]
     if not left:
         raise UserError("no document is left after the filters", where=config.input, mend=drop_summary(prepared))
-    draws = {name: derive_seed(config.seed, "validation", name) / 2**63 for name in left}
-    chosen = {name for name, draw in draws.items() if draw < config.validation_share}
-    if not chosen and config.validation_share > 0 and len(left) > 1:
-        chosen = {min(draws, key=lambda name: draws[name])}
-    return chosen if len(chosen) < len(left) else chosen - {max(draws, key=lambda name: draws[name])}
+    chosen = held_out(left, config.validation_share, config.seed)
+    by_source: dict[str, list[str]] = {}
+    for entry in left:
+        if entry.id not in chosen:
+            by_source.setdefault(entry.source, []).append(entry.id)
+    times: dict[str, int] = {}
+    for source, ids in by_source.items():
+        times |= copies(ids, config.source_weights.get(source, 1.0), config.seed)
+    return Decisions(exact=exact, near=near, held_out=chosen, copies=times)
 
 
 def drop_summary(prepared: Any) -> str:
@@ -92,20 +116,23 @@ def drop_summary(prepared: Any) -> str:
     return f"Dropped: {told}. Loosen these rules or give other files"
 
 
-def part_rows(
-    table: Path, number: int, exact: dict[str, str], near: dict[str, tuple[str, float]], tally: Tally
-) -> list[dict[str, Any]]:
+def part_rows(table: Path, number: int, decisions: Decisions, tally: Tally) -> list[dict[str, Any]]:
     """The kept rows of one part in the order of their ids; every row of it is counted."""
     found = sorted((table / f"part={number}").glob("*.parquet"))
     if not found:
         return []
     rows = []
     for row in load_daft().read_parquet([str(path) for path in found]).iter_rows():
-        if row["reason"] is None and row["record"] in exact:
-            row |= {"step": "exact_duplicates", "reason": "exact_duplicate", "keeper": exact[row["record"]]}
-        elif row["reason"] is None and row["id"] in near:
-            keeper, similarity = near[row["id"]]
-            row |= {"step": "near_duplicates", "reason": "near_duplicate", "keeper": keeper, "similarity": similarity}
+        if row["reason"] is None and row["record"] in decisions.exact:
+            row |= {"step": "exact_duplicates", "reason": "exact_duplicate", "keeper": decisions.exact[row["record"]]}
+        elif row["reason"] is None and row["id"] in decisions.near:
+            keeper, similarity = decisions.near[row["id"]]
+            row |= {
+                "step": "near_duplicates",
+                "reason": "near_duplicate",
+                "keeper": keeper,
+                "similarity": similarity,
+            }
         tally.see(row)
         if row["reason"] is None:
             rows.append(row)
@@ -113,22 +140,29 @@ def part_rows(
 
 
 def write_part(
-    rows: list[dict[str, Any]], number: int, held_out: set[str], config: CorpusConfig, folder: Path, tally: Tally
+    rows: list[dict[str, Any]], number: int, decisions: Decisions, config: CorpusConfig, folder: Path, tally: Tally
 ) -> None:
     """Write the rows of one part to the two splits; an empty first part is written too, for its columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    strings = [name for name in COLUMNS if name != "language_confidence"]
-    fields = [pa.field(name, pa.large_string() if name in strings else pa.float64()) for name in COLUMNS]
-    fields += [pa.field("weight", pa.float64()), *(pa.field(f"score_{name}", pa.float64()) for name in SCORES)]
-    schema = pa.schema(fields)
+    schema = output_schema()
     for split in ("train", "validation"):
-        chosen = [row for row in rows if (row["id"] in held_out) == (split == "validation")]
+        chosen = [row for row in rows if (row["id"] in decisions.held_out) == (split == "validation")]
         for row in chosen:
             row["weight"] = config.source_weights.get(row["source"], 1.0)
+            row["copies"] = decisions.copies.get(row["id"], 1)
             tally.keep(row, split)
         (folder / split).mkdir(parents=True, exist_ok=True)
         if chosen or number == 0:
             table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in chosen], schema=schema)
             pq.write_table(table, folder / split / f"part-{number:05}.parquet", compression="zstd", row_group_size=4096)
+
+
+def output_schema() -> Any:
+    """The columns of the result."""
+    import pyarrow as pa
+
+    strings = [pa.field(name, pa.large_string()) for name in COLUMNS]
+    reals = [pa.field(name, pa.float64()) for name in ("weight", "language_confidence", *SCORE_COLUMNS)]
+    return pa.schema([*strings, *reals, pa.field("copies", pa.int64())])

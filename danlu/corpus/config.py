@@ -4,14 +4,14 @@ import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FASTTEXT_LANGUAGES = frozenset(
-    """af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de
+LABELS = """
+    af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de
     diq dsb dty dv el eml en eo es et eu fa fi fr frr fy ga gd gl gn gom gu gv he hi hif hr hsb ht hu hy ia id ie ilo
     io is it ja jbo jv ka kk km kn ko krc ku kv kw ky la lb lez li lmo lo lrc lt lv mai mg mhr min mk ml mn mr mrj ms
     mt mwl my myv mzn nah nap nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah sc scn
     sco sd sh si sk sl so sq sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu xal xmf
-    yi yo yue zh""".split()
-)
+    yi yo yue zh"""
+FASTTEXT_LANGUAGES = frozenset(LABELS.split())
 """The 176 codes that the language model (fastText lid.176) can answer; `wuu` and `yue` are counted as `zh`."""
 
 CODE = "code"
@@ -69,7 +69,7 @@ class MinHashConfig:
     rows: int = 8
     """Hashes in a band."""
     threshold: float = 0.8
-    """Jaccard similarity of shingle sets, computed exactly, from which a document is a near-duplicate of the kept one."""
+    """Jaccard similarity of shingle sets, computed exactly, from which a document is a near duplicate of the kept."""
     seed: int = 1
     """Seed of the hash functions."""
     largest_bucket: int = 200
@@ -179,8 +179,8 @@ class CorpusConfig:
     source_weights: dict[str, float] = field(default_factory=dict)
     """How often the documents of a source are used, by name; 1 for the others."""
     validation_share: float = 0.02
-    """Share of documents held out, chosen by the hash of their content. Our choice: 400 kB of a 20 MB corpus, enough
-    for bits per byte to two decimals."""
+    """Share of each language's bytes held out, whole documents chosen by the hash of their content. Our choice: about
+    100 kB or more a language in the demo, enough for bits per byte to two decimals."""
     warn_source_loss: float = 0.5
     """Warn when removing near-duplicates takes more than this share of a source's documents. Our choice."""
     part_megabytes: float = 64.0

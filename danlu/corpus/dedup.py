@@ -18,7 +18,9 @@ import numpy as np
 
 from danlu.corpus.config import CODE, MinHashConfig
 
-TOKEN = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|[^\\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+")
+TOKEN = re.compile(
+    "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]|[^\\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
 """A Chinese or Japanese character, or a run of other letters and digits."""
 Pair = tuple[str, str]
 
@@ -49,7 +51,10 @@ def shingles(text: str, ngram: int) -> np.ndarray:
     words = shingle_text(text).split()
     if not words:
         return np.empty(0, dtype=np.uint64)
-    values = {word: int.from_bytes(hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=8).digest(), "little") for word in set(words)}
+    values = {
+        word: int.from_bytes(hashlib.blake2b(word.encode("utf-8", "replace"), digest_size=8).digest(), "little")
+        for word in set(words)
+    }
     numbers = np.array([values[word] for word in words], dtype=np.uint64)
     n = min(ngram, len(words))
     grams = np.full(len(words) - n + 1, n, dtype=np.uint64)

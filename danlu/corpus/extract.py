@@ -5,6 +5,7 @@ In: a page's bytes. Out: its text, `""` when it has none. Three modes: `fast` (r
 `pre` blocks is kept as it is, inline code stays in its sentence, and neighbouring blocks never run together.
 """
 
+import logging
 import re
 from typing import Any
 
@@ -12,15 +13,14 @@ from danlu.corpus.charset import decode_html
 from danlu.corpus.config import EXTRACTORS
 
 ENOUGH_CHARACTERS = 200
-"""A fast result below this is looked at again by the careful extractor; trafilatura's own minimum is 250. Our choice."""
+"""A fast result below this is looked at again by the careful extractor. Our choice; trafilatura's minimum is 250."""
 ENOUGH_SHARE = 0.15
 """So is one below this share of all the text on the page. Our choice."""
-BLOCKS = frozenset(
-    "address article aside blockquote body dd details div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 "
-    "header hr li main nav ol p pre section table tbody td tfoot th thead tr ul".split()
-)
-CONTAINERS = frozenset("article aside blockquote body details div fieldset figure footer header main section".split())
-SKIPPED = frozenset("script style noscript template svg iframe".split())
+CONTAINER_TAGS = "article aside blockquote body details div fieldset figure footer header main section"
+BLOCK_TAGS = "address dd dl dt figcaption form h1 h2 h3 h4 h5 h6 hr li nav ol p pre table tbody td tfoot th thead tr ul"
+CONTAINERS = frozenset(CONTAINER_TAGS.split())
+BLOCKS = CONTAINERS | frozenset(BLOCK_TAGS.split())
+SKIPPED = frozenset(["script", "style", "noscript", "template", "svg", "iframe"])
 MARKER = "danlupreformatted{number:04d}block"
 MARKER_PATTERN = re.compile(r"danlupreformatted(\d{4})block")
 
@@ -62,10 +62,12 @@ def is_suspicious(text: str, page: str) -> bool:
 
 
 def careful(page: str) -> str:
-    """Main text by trafilatura, on a tree whose `pre` blocks and loose text are made safe first; `""` if it has none."""
+    """Main text by trafilatura, on a tree whose `pre` blocks and loose text are made safe first; `""` if none."""
     import trafilatura
     from lxml import etree
 
+    # A page without a main text is no error here: it is counted where the text turns out empty.
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     tree = trafilatura.load_html(page)
     if tree is None:
         return ""

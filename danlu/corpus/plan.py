@@ -1,4 +1,4 @@
-"""The Daft plan: raw files are read and judged in a stream; only ids and hashes pass the steps that must see everything.
+"""The Daft plan: raw files are read and judged in a stream; only ids and hashes pass the steps that see everything.
 
 In: a folder of raw files. Out: a prepared table on disk (one row a record, dropped ones included, in folders by the
 range of the id) and the sets of duplicates.
@@ -7,6 +7,8 @@ range of the id) and the sets of duplicates.
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from danlu.corpus.clean import FIELDS, SCORES, clean
 from danlu.corpus.config import CorpusConfig
@@ -37,11 +39,7 @@ def raw_frame(files: list[Path], config: CorpusConfig, on_file: Callable[[], Non
 
     string, binary = daft.DataType.string(), daft.DataType.binary()
     kinds = {name: binary if name == "body" else string for name in RECORD_FIELDS}
-    table_schema = daft.Schema.from_pydict(kinds) if hasattr(daft, "Schema") else None
-    if table_schema is None:
-        from daft.schema import Schema
-
-        table_schema = Schema.from_pydict(kinds)
+    table_schema = daft.Schema.from_pydict(kinds)
     limit = int(config.max_document_megabytes * 1e6)
 
     def to_batch(records: list[Record]) -> Any:
@@ -97,8 +95,9 @@ def prepare(files: list[Path], config: CorpusConfig, parts: int, table: Path, on
     @daft.func.batch(return_dtype=daft.DataType.struct(kinds), unnest=True, batch_size=BATCH_RECORDS, use_process=True)
     def judged(kind: Any, body: Any, content_type: Any, problem: Any) -> Any:
         rows = []
-        for fields in zip(*(column.to_pylist() for column in (kind, body, content_type, problem)), strict=True):
-            row = clean(*fields, config).columns()
+        columns = [column.to_pylist() for column in (kind, body, content_type, problem)]
+        for what, content, header, trouble in zip(*columns, strict=True):
+            row = clean(what, content, header, trouble, config).columns()
             rows.append(row | {"part": part_of(row["id"], parts)})
         return rows
 
@@ -154,8 +153,6 @@ def near_duplicate_documents(
     pairs = candidate_pairs(candidate_buckets(frame, config.minhash), config.minhash.largest_bucket)
     if not pairs:
         return {}
-    import numpy as np
-
     members = sorted({name for pair in pairs for name in pair})
     chosen = left.where(col("id").is_in(members)).select(col("id"), shingled(col("text")).alias("shingles"))
     sets = {row["id"]: np.array(row["shingles"], dtype=np.uint64) for row in chosen.iter_rows()}

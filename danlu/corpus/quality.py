@@ -6,19 +6,18 @@ units) and a verdict: None to keep, or the reason to drop.
 
 import re
 
-
 import numpy as np
 
 from danlu.corpus.config import CODE, QualityConfig
 
 Scores = dict[str, float]
 
-STOP_WORDS_EN = frozenset("the be to of and that have with".split())
+STOP_WORDS_EN = frozenset(["the", "be", "to", "of", "and", "that", "have", "with"])
 """Gopher, appendix A."""
 STOP_WORDS_ZH = frozenset("的是了在和有不这为与以之也而于其就都着被把等将从到对由及或一曰")
 """Our counterpart: the commonest function characters of modern Chinese, and those of the old language."""
 STOP_WORDS = {"en": STOP_WORDS_EN, "zh": STOP_WORDS_ZH}
-UNSPACED = frozenset("zh ja th lo km my bo".split())
+UNSPACED = frozenset(["zh", "ja", "th", "lo", "km", "my", "bo"])
 """Languages written without spaces between words: their rules count characters."""
 BULLETS = ("-", "*", "•", "●", "·", "■", "◆", "○", "▪")
 ELLIPSES = ("...", "…", "。。。")
@@ -73,7 +72,7 @@ def repetition(lines: list[str], units: list[str], scale: int) -> Scores:
 
 
 def covered(tokens: np.ndarray, lengths: np.ndarray, n: int, *, only_top: bool) -> float:
-    """Share of characters inside the most frequent n-gram, or inside n-grams that occurred before; each counted once."""
+    """Share of characters inside the most frequent n-gram, or inside n-grams seen before; each counted once."""
     count = len(tokens) - n + 1
     if count < 2:
         return 0.0
@@ -146,7 +145,10 @@ def shared_rules(scores: Scores, language: str, config: QualityConfig) -> Rules:
         ("repeated_lines", scores["duplicate_lines"] > config.max_duplicate_lines),
         ("repeated_lines", scores["duplicate_line_characters"] > config.max_duplicate_line_characters),
         ("repeated_words", any(scores[f"top_{n}gram"] > top for n, top in zip((2, 3, 4), tops, strict=True))),
-        ("repeated_passages", any(scores[f"duplicate_{n}grams"] > limit for n, limit in zip(LONG_NGRAMS, longs, strict=True))),
+        (
+            "repeated_passages",
+            any(scores[f"duplicate_{n}grams"] > limit for n, limit in zip(LONG_NGRAMS, longs, strict=True)),
+        ),
     )
 
 

@@ -155,7 +155,7 @@ SOURCES: dict[str, Source] = {
     "chinese-web": Source(
         about="Chinese news and forum pages, HTML as the sites sent it",
         archive=Archive(
-            package="gne", version="0.4.3", file="gne-0.4.3.tar.gz", licence="GPL-3.0 package, test pages of news sites",
+            package="gne", version="0.4.3", file="gne-0.4.3.tar.gz", licence="GPL-3.0 package, pages of news sites",
             sha256="26ed77fc2b96d5e9dd28b288ebfdeaf6bf7f034a92b8f75067c64eefffd0b4a9",
         ),
         read=web_pages(r"(tests|test_list_page|visiable_test)/.*\.html"),
@@ -193,5 +193,7 @@ SOURCES: dict[str, Source] = {
         ),
         read=django_docs,
     ),
-    "python-stdlib": Source(about="Source code of the Python on this machine", archive=None, read=lambda folder: iter(())),
+    "python-stdlib": Source(
+        about="Source code of the Python on this machine", archive=None, read=lambda folder: iter(()),
+    ),
 }  # fmt: skip
