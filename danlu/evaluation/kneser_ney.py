@@ -58,7 +58,7 @@ class OrderTable:
 
 
 class ByteKneserNey:
-    """Interpolated Kneser-Ney over bytes: `probabilities` of given n-grams, `distribution` after a context."""
+    """Interpolated Kneser-Ney over bytes: `probabilities` of n-grams, `distribution` after a context."""
 
     def __init__(self, train_documents: Iterable[bytes], order: int = 5) -> None:
         if not 1 <= order <= MAX_ORDER:

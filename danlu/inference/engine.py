@@ -9,41 +9,12 @@ from dataclasses import dataclass, field
 
 import torch
 
+from danlu.inference.config import SamplingConfig
 from danlu.inference.sampling import sample
 from danlu.model.attention import KVCache
 from danlu.model.transformer import Context, Transformer
 from danlu.run.errors import UserError
 from danlu.run.seeds import derive_seed
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """How tokens are chosen and when to stop."""
-
-    max_new_tokens: int = 256
-    """Tokens generated at most."""
-
-    temperature: float = 0.7
-    """Divides the logits; 0 takes the best token."""
-
-    top_p: float = 0.9
-    """Share of probability that the best tokens sampled from add up to (recipe section 9)."""
-
-    top_k: int = 0
-    """Number of best tokens sampled from; 0 for no such limit."""
-
-    seed: int | None = None
-    """Makes the draws repeatable; None draws afresh each time."""
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
-        if self.temperature < 0:
-            raise ValueError(f"temperature cannot be negative, it is {self.temperature}")
-        if not 0 <= self.top_p <= 1:
-            raise ValueError(f"top_p must lie in [0, 1], not {self.top_p}")
-        if self.top_k < 0:
-            raise ValueError(f"top_k cannot be negative, it is {self.top_k}")
 
 
 @dataclass(kw_only=True)
@@ -59,14 +30,23 @@ class Sequence:
 class Engine:
     """Continues up to `max_rows` prompts at a time. `admit` a prompt, `step` all rows by one token, `remove` a row."""
 
-    def __init__(self, model: Transformer, stop_ids: Iterable[int], sampling: SamplingConfig, max_rows: int = 1) -> None:
+    def __init__(
+        self, model: Transformer, stop_ids: Iterable[int], sampling: SamplingConfig, max_rows: int = 1
+    ) -> None:
         self.model, self.stop_ids, self.sampling = model, frozenset(stop_ids), sampling
         self.limit = model.config.max_position_embeddings
         parameter = next(model.parameters())
         config = model.config
         self.device = parameter.device
-        self.cache = KVCache(config.num_hidden_layers, max_rows, config.num_key_value_heads, self.limit, config.head_dim,
-                             parameter.dtype, parameter.device)  # fmt: skip
+        self.cache = KVCache(
+            config.num_hidden_layers,
+            max_rows,
+            config.num_key_value_heads,
+            self.limit,
+            config.head_dim,
+            parameter.dtype,
+            parameter.device,
+        )
         self.free = list(range(max_rows))[::-1]
         self.rows: dict[int, Sequence] = {}
         self.admitted = 0
@@ -76,8 +56,10 @@ class Engine:
         if not prompt_ids:
             raise UserError("the prompt is empty", mend="Give at least one character")
         if len(prompt_ids) >= self.limit:
-            raise UserError(f"the prompt has {len(prompt_ids)} tokens, the model reads {self.limit} with the reply",
-                            mend="Shorten it, or begin anew")  # fmt: skip
+            raise UserError(
+                f"the prompt has {len(prompt_ids)} tokens, the model reads {self.limit} with the reply",
+                mend="Shorten it, or begin anew",
+            )
         row = self.free.pop()
         sequence = Sequence(prompt_ids=prompt_ids, generator=self._generator())
         self.rows[row] = sequence
@@ -109,8 +91,12 @@ class Engine:
     @torch.inference_mode()
     def _forward(self, rows: list[int], input_ids: torch.Tensor, position_ids: torch.Tensor) -> None:
         """Run the model on new tokens (B, T) and note the token that each row chooses."""
-        context = Context(self.cache, torch.tensor(rows, device=self.device), position_ids.to(self.device),
-                          int(position_ids.max()) + 1)  # fmt: skip
+        context = Context(
+            self.cache,
+            torch.tensor(rows, device=self.device),
+            position_ids.to(self.device),
+            int(position_ids.max()) + 1,
+        )
         hidden = self.model.hidden_states(input_ids.to(self.device), context=context)
         logits = self.model.lm_head(hidden[:, -1])  # (B, V)
         sequences = [self.rows[row] for row in rows]
@@ -129,8 +115,13 @@ class Engine:
             sequence.finish_reason = "length"
 
 
-def generate_batch(model: Transformer, stop_ids: Iterable[int], prompts: list[list[int]], sampling: SamplingConfig,
-                   max_rows: int = 64) -> list[Sequence]:  # fmt: skip
+def generate_batch(
+    model: Transformer,
+    stop_ids: Iterable[int],
+    prompts: list[list[int]],
+    sampling: SamplingConfig,
+    max_rows: int = 64,
+) -> list[Sequence]:
     """Continue every prompt to its end, `max_rows` at a time; results in the prompts' order."""
     engine = Engine(model, stop_ids, sampling, max_rows=min(max_rows, len(prompts)) or 1)
     waiting, places, results = list(range(len(prompts)))[::-1], {}, {}

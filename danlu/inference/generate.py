@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from danlu.inference.engine import Engine, SamplingConfig
+from danlu.inference.config import SamplingConfig
+from danlu.inference.engine import Engine
 from danlu.model.transformer import Transformer
 from danlu.tokenizer.bpe import Tokenizer
 from danlu.tokenizer.chat import encode_conversation
@@ -37,14 +38,25 @@ def stream_pieces(model: Transformer, tokenizer: Tokenizer, prompt: Prompt, samp
         yield piece
 
 
-def generate(model: Transformer, tokenizer: Tokenizer, prompt_or_messages: Prompt, *, max_new_tokens: int = 256,
-             temperature: float = 0.7, top_p: float = 0.9, top_k: int = 0, seed: int | None = None,
-             stream: bool = False) -> str | Iterator[str]:  # fmt: skip
+def generate(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompt_or_messages: Prompt,
+    *,
+    max_new_tokens: int = 256,
+    temperature: float = 0.7,
+    top_p: float = 0.9,
+    top_k: int = 0,
+    seed: int | None = None,
+    stream: bool = False,
+) -> str | Iterator[str]:
     """Continue a text (str) or answer a conversation (messages with `role` and `content`).
 
     Returns the new text, or an iterator of its pieces with `stream=True`. Temperature 0 is greedy. Raises UserError for
     an empty prompt or one longer than the model reads, ValueError for impossible sampling values or an unknown role.
     """
-    sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+    sampling = SamplingConfig(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+    )
     pieces = stream_pieces(model, tokenizer, prompt_or_messages, sampling)
     return pieces if stream else "".join(pieces)

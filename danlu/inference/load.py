@@ -11,7 +11,9 @@ from danlu.run.errors import UserError
 from danlu.tokenizer.bpe import Tokenizer
 
 
-def load(path: str | Path, dtype: torch.dtype | None = None, device: str | None = None) -> tuple[Transformer, Tokenizer | None]:
+def load(
+    path: str | Path, dtype: torch.dtype | None = None, device: str | None = None
+) -> tuple[Transformer, Tokenizer | None]:
     """`(model, tokenizer)` of a model folder; the tokenizer is None where the folder has none.
 
     float32 unless `dtype` says otherwise; the device is found if not named. Raises UserError naming what is missing.
@@ -22,3 +24,11 @@ def load(path: str | Path, dtype: torch.dtype | None = None, device: str | None 
     model = load_model(folder, dtype=dtype, device=pick_device(device))
     has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "qwen.tiktoken"))
     return model, Tokenizer.load(folder) if has_tokenizer else None
+
+
+def load_for_text(path: Path, device: str | None = None) -> tuple[Transformer, Tokenizer]:
+    """As `load`, for a caller that needs both. Raises UserError for a folder without a tokenizer."""
+    model, tokenizer = load(path, device=device)
+    if tokenizer is None:
+        raise UserError("this model folder has no tokenizer", where=path, mend="Copy tokenizer.json into it")
+    return model, tokenizer

@@ -15,7 +15,7 @@ def token_probabilities(logits: Tensor, temperature: float, top_p: float, top_k:
     # Differences to the maximum first, so that a tiny temperature cannot overflow.
     scaled = (logits.float() - logits.float().amax(-1, keepdim=True)) / max(temperature, 1e-6)
     probabilities = scaled.softmax(-1)
-    ordered, order = probabilities.sort(-1, descending=True, stable=True)  # (B, V)
+    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)  # (B, V)
     before = ordered.cumsum(-1) - ordered
     kept = before < top_p
     if top_k:
@@ -34,5 +34,7 @@ def sample(logits: Tensor, temperature: float, top_p: float, top_k: int, generat
     if temperature == 0:
         return logits.argmax(-1)
     probabilities = token_probabilities(logits, temperature, top_p, top_k)
-    draws = [torch.multinomial(row, 1, generator=generator) for row, generator in zip(probabilities, generators, strict=True)]
+    draws = [
+        torch.multinomial(row, 1, generator=generator) for row, generator in zip(probabilities, generators, strict=True)
+    ]
     return torch.cat(draws)

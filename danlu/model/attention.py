@@ -45,14 +45,24 @@ class KVCache:
     until they are written over.
     """
 
-    def __init__(self, num_layers: int, rows: int, heads: int, slots: int, head_dim: int, dtype: torch.dtype,
-                 device: torch.device) -> None:  # fmt: skip
+    def __init__(
+        self,
+        num_layers: int,
+        rows: int,
+        heads: int,
+        slots: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
         shape = (num_layers, rows, heads, slots, head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.slots = slots
 
-    def update(self, layer: int, rows: Tensor, position_ids: Tensor, key: Tensor, value: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    def update(
+        self, layer: int, rows: Tensor, position_ids: Tensor, key: Tensor, value: Tensor, length: int
+    ) -> tuple[Tensor, Tensor]:
         """Store key and value (B, K, T, E) of `rows` (B) at `position_ids` (B, T); return the first `length` slots."""
         at = (rows[:, None], slice(None), position_ids)
         self.keys[layer][at] = key.transpose(1, 2).to(self.keys.dtype)  # (B, T, K, E)

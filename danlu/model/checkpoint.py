@@ -86,12 +86,17 @@ def hf_tensors(model: Transformer) -> dict[str, Tensor]:
     return tensors
 
 
-def save_model(folder: Path, model: Transformer, tokenizer_folder: Path | None, end_ids: list[int], pad_id: int | None) -> None:
+def save_model(
+    folder: Path, model: Transformer, tokenizer_folder: Path | None, end_ids: list[int], pad_id: int | None
+) -> None:
     """Write a model folder, whole or not at all. `end_ids` end a generation, in every file that names them (S13)."""
     with publish(folder) as aside:
         aside.mkdir()
         write_json(aside / "config.json", hf_config(model.config, end_ids, pad_id))
-        write_json(aside / "generation_config.json", {"eos_token_id": end_ids, "pad_token_id": pad_id, "do_sample": True, "top_p": 0.9})
+        write_json(
+            aside / "generation_config.json",
+            {"eos_token_id": end_ids, "pad_token_id": pad_id, "do_sample": True, "top_p": 0.9},
+        )
         tensors = {name: tensor.detach().cpu().float().contiguous() for name, tensor in hf_tensors(model).items()}
         save_file(tensors, aside / "model.safetensors", metadata={"format": "pt"})
         for name in TOKENIZER_FILES if tokenizer_folder else ():
@@ -118,7 +123,10 @@ def load_model(folder: Path, dtype: torch.dtype | None = None, device: str | tor
                     raise UserError(f"the tensor `{name}` is missing", where=path)
                 tensor = weights.get_tensor(name)
                 if tensor.shape != wanted[name].shape:
-                    raise UserError(f"`{name}` is {tuple(tensor.shape)}, config.json asks for {tuple(wanted[name].shape)}", where=path)
+                    raise UserError(
+                        f"`{name}` is {tuple(tensor.shape)}, config.json asks for {tuple(wanted[name].shape)}",
+                        where=path,
+                    )
                 place.copy_(tensor)
     except SafetensorError as error:
         raise UserError(f"not a whole safetensors file: {error}", where=path) from error

@@ -43,8 +43,14 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.vocab_size < 0:
             raise ValueError(f"vocab_size cannot be negative, it is {self.vocab_size}")
-        for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                     "num_key_value_heads", "max_position_embeddings"):  # fmt: skip
+        for name in (
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "max_position_embeddings",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.hidden_size % (2 * self.num_attention_heads):

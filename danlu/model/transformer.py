@@ -33,13 +33,19 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.heads, self.kv_heads, self.head_dim = (
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        )
         self.layer = layer
         width = (self.heads + 2 * self.kv_heads) * self.head_dim
         self.qkv_proj = nn.Linear(config.hidden_size, width, bias=True)
         self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
-    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: "Context | None") -> Tensor:
+    def forward(
+        self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: "Context | None"
+    ) -> Tensor:
         B, T, _ = hidden.shape
         heads = self.qkv_proj(hidden).view(B, T, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
         query, key, value = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)  # (B, H or K, T, E)
@@ -49,9 +55,13 @@ class Attention(nn.Module):
                 self.layer, context.rows, context.position_ids, key, value, context.key_length
             )  # (B, K, S, E)
         mixed = F.scaled_dot_product_attention(
-            query, key.to(query.dtype), value.to(query.dtype), attn_mask=mask, is_causal=mask is None,
+            query,
+            key.to(query.dtype),
+            value.to(query.dtype),
+            attn_mask=mask,
+            is_causal=mask is None,
             enable_gqa=self.heads != self.kv_heads,
-        )  # (B, H, T, E)  # fmt: skip
+        )  # (B, H, T, E)
         return self.o_proj(mixed.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
 
 
@@ -79,7 +89,9 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(0.0)
 
-    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: "Context | None") -> Tensor:
+    def forward(
+        self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: "Context | None"
+    ) -> Tensor:
         hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), rotary, mask, context))
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
 
@@ -105,6 +117,7 @@ class Transformer(nn.Module):
             self.lm_head.weight = self.embed_tokens.weight
         self.dropout = nn.Dropout(0.0)
         self.rotary_length = 0
+        self.cos = self.sin = torch.empty(0)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all matrices from a normal distribution of `initializer_range`; biases 0, norms 1."""
@@ -122,21 +135,36 @@ class Transformer(nn.Module):
             if isinstance(module, nn.Dropout):
                 module.p = probability
 
-    def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, document_ids: Tensor | None = None,
-                context: Context | None = None) -> Tensor:  # fmt: skip
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        context: Context | None = None,
+    ) -> Tensor:
         """Logits (B, T, V) for `input_ids` (B, T) int64."""
         return self.lm_head(self.hidden_states(input_ids, position_ids, document_ids, context))
 
-    def hidden_states(self, input_ids: Tensor, position_ids: Tensor | None = None, document_ids: Tensor | None = None,
-                      context: Context | None = None) -> Tensor:  # fmt: skip
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        context: Context | None = None,
+    ) -> Tensor:
         """Normed hidden states (B, T, D) before the output projection.
 
         `position_ids` (B, T) default to 0..T-1; `document_ids` (B, T) tell the texts of a packed row apart.
         """
         return self.trunk(*self.inputs(input_ids, position_ids, document_ids, context), context)
 
-    def inputs(self, input_ids: Tensor, position_ids: Tensor | None = None, document_ids: Tensor | None = None,
-               context: Context | None = None) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:  # fmt: skip
+    def inputs(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        context: Context | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
         """What `trunk` takes: embeddings (B, T, D), rotary tables, and the mask (None: plain causal).
 
         The lookup stays outside the compiled part: its eager gradient adds in a fixed order, a compiled one does not.
@@ -149,7 +177,9 @@ class Transformer(nn.Module):
             mask = attention_mask(document_ids, input_ids.shape[1], document_ids)
         return self.embed_tokens(input_ids), self._rotary(input_ids, position_ids), mask
 
-    def trunk(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: Context | None) -> Tensor:
+    def trunk(
+        self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: Context | None
+    ) -> Tensor:
         """Dropout on the embeddings, all blocks, the last norm: (B, T, D) to (B, T, D). Training compiles this."""
         hidden = self.dropout(hidden)
         for layer in self.layers:

@@ -17,7 +17,9 @@ def pick_device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"the device {name!r} cannot be used here", mend="Leave --device out to let it be found") from error
+        raise UserError(
+            f"the device {name!r} cannot be used here", mend="Leave --device out to let it be found"
+        ) from error
     return device
 
 

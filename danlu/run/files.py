@@ -18,7 +18,8 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file or a folder with all it holds; nothing when it is not there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -32,7 +33,7 @@ def publish(final: Path) -> Iterator[Path]:
     After a kill at any moment `final` is the old product, the new one, or absent, never a part.
     """
     aside = final.with_name(f".{final.name}.partial")
-    _remove(aside)
+    remove(aside)
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield aside
@@ -40,15 +41,15 @@ def publish(final: Path) -> Iterator[Path]:
             _sync(path)
         _sync(aside)
     except BaseException:
-        _remove(aside)
+        remove(aside)
         raise
     if final.is_dir():
         # A folder cannot be renamed over a full one: set the old one aside first.
         old = final.with_name(f".{final.name}.old")
-        _remove(old)
+        remove(old)
         final.rename(old)
         aside.rename(final)
-        _remove(old)
+        remove(old)
     else:
         aside.rename(final)
     _sync(final.parent)

@@ -9,14 +9,14 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from danlu.run.errors import UserError
-from danlu.run.files import digest, write_json
+from danlu.run.files import digest, remove, write_json
 from danlu.run.measure import measured
 
 C = TypeVar("C")
@@ -57,52 +57,72 @@ def resolved(config: Any) -> dict[str, Any]:
     return values
 
 
-def fingerprint(config: Any, inputs: list[Path]) -> str:
+def input_paths(config: Any) -> list[Path]:
+    """What a stage reads: every path of its table but where it writes (`out`) and where it keeps downloads (`cache`)."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return [value for name, value in values.items() if isinstance(value, Path) and name not in ("out", "cache")]
+
+
+def fingerprint(config: Any) -> str:
     """Changes when a value of the recipe or the content of an input changes; not when a folder is moved."""
     values = resolved(config)
     for field in dataclasses.fields(config):
         if isinstance(getattr(config, field.name), Path):
             values.pop(field.name)
-    parts = [json.dumps(values, sort_keys=True, ensure_ascii=False), *(digest(path) for path in inputs)]
+    for path in input_paths(config):
+        if not path.exists():
+            raise UserError("no such file or folder", where=path, mend="Run the stage that makes it, or name another")
+    parts = [json.dumps(values, sort_keys=True, ensure_ascii=False), *(digest(path) for path in input_paths(config))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def run_stage(name: str, config: C, inputs: list[Path], work: Callable[[C], Path], say: Callable[[str], None]) -> Path:
+def is_complete(config: Any) -> bool:
+    """Whether the stage's product is there and was made with this recipe from these inputs."""
+    record = read_stage(config.out)
+    return bool(record and (config.out / record["product"]).exists() and record["fingerprint"] == fingerprint(config))
+
+
+def run_stage(name: str, config: C, work: Callable[[C], Path]) -> Path:
     """Do `work(config)` in `config.out` unless it is complete with the same recipe and inputs; the product's path.
 
     An interrupted stage keeps its folder, so that `work` can resume; a changed recipe or input starts afresh.
     Time and memory are measured here and added up over interruptions.
     """
     out: Path = config.out  # type: ignore[attr-defined]
-    mark = fingerprint(config, inputs)
-    complete = read_stage(out)
-    if complete and complete["fingerprint"] == mark and Path(out / complete["product"]).exists():
+    mark, record = fingerprint(config), read_stage(out)
+    if record and record["fingerprint"] == mark and (out / record["product"]).exists():
         say(f"{name}: complete, skipped")
-        return out / complete["product"]
+        return out / record["product"]
     started = out / "recipe.json"
-    if out.exists() and (complete or not started.exists() or json.loads(started.read_text())["fingerprint"] != mark):
+    if record or not started.exists() or json.loads(started.read_text(encoding="utf-8"))["fingerprint"] != mark:
         _clear(out, name)
-    out.mkdir(parents=True, exist_ok=True)
-    if not started.exists():
         write_json(started, {"stage": name, "fingerprint": mark, "recipe": resolved(config)})
     else:
         say(f"{name}: going on where it was interrupted")
     with measured(out / "usage.json") as usage:
         product = work(config)
-    write_json(
-        out / "stage.json",
-        {"fingerprint": mark, "product": str(product.relative_to(out)), **usage()},
-    )
+    write_json(out / "stage.json", {"fingerprint": mark, "product": str(product.relative_to(out)), **usage()})
+    say(f"{name}: done in {usage()['seconds']:.0f} s, {usage()['peak_memory_mb']:.0f} MB at most")
     return product
+
+
+def say(line: str) -> None:
+    """One line for the person at the terminal; standard output stays free for what a command produces."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _clear(out: Path, name: str) -> None:
     """Empty a stage's folder for a new start; refuse a folder that no stage of ours has made."""
-    if not (out / "recipe.json").exists() and any(out.iterdir()):
-        raise UserError(f"this folder holds other files than those of the stage `{name}`", where=out, mend="Choose an empty folder")
-    # `stage.json` goes first, so that a kill in between cannot leave a stage that looks complete.
+    entries = [entry for entry in out.iterdir() if entry.name != ".lock"] if out.exists() else []
+    if entries and not (out / "recipe.json").exists():
+        raise UserError(
+            f"this folder holds other files than those of the stage `{name}`", where=out, mend="Choose an empty folder"
+        )
+    # The record of completion goes first and the record of the start last: a kill in between leaves a stage that is
+    # neither complete nor foreign.
     (out / "stage.json").unlink(missing_ok=True)
-    shutil.rmtree(out)
+    for entry in sorted(entries, key=lambda entry: entry.name == "recipe.json"):
+        remove(entry)
 
 
 def read_stage(out: Path) -> dict[str, Any] | None:

@@ -37,7 +37,10 @@ def measured(saved: Path) -> Iterator[Callable[[], dict[str, float]]]:
     ended = threading.Event()
 
     def usage() -> dict[str, float]:
-        return {"seconds": round(before["seconds"] + time.monotonic() - started, 2), "peak_memory_mb": round(peak[0], 1)}
+        return {
+            "seconds": round(before["seconds"] + time.monotonic() - started, 2),
+            "peak_memory_mb": round(peak[0], 1),
+        }
 
     def watch() -> None:
         written = time.monotonic()

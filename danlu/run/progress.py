@@ -31,10 +31,16 @@ class ProgressBar:
         self.bar: Progress | None = None
         if sys.stderr.isatty():
             self.bar = Progress(
-                TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.description:<14}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(unit),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
                 transient=False,
-            )  # fmt: skip
+            )
             from rich.console import Console
 
             self.bar.live.console = Console(stderr=True)
@@ -56,7 +62,9 @@ class ProgressBar:
     def advance(self, count: int = 1, **figures: float | str) -> None:
         """`count` more units are done; `figures` are shown beside the bar."""
         self.done += count
-        text = "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items())
+        text = "  ".join(
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items()
+        )
         if self.bar:
             self.bar.update(self.task, completed=self.done, figures=text)
         elif time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
@@ -69,4 +77,8 @@ class ProgressBar:
         left = ""
         if self.total and self.done > self.first:
             left = f", {elapsed * (self.total - self.done) / (self.done - self.first):.0f} s left"
-        print(f"{self.name}: {count} {self.unit}, {elapsed:.0f} s{left}  {text}".rstrip(), file=sys.stderr, flush=True)
+        print(
+            f"{self.name}: {count} {self.unit}, {elapsed:.0f} s{left}  {text}".rstrip(),
+            file=sys.stderr,
+            flush=True,
+        )

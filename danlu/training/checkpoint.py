@@ -20,7 +20,13 @@ KEPT = 2
 """Checkpoints kept. Our choice: the newest, and one more should a disk fault hit it."""
 
 
-def save_checkpoint(folder: Path, step: int, model: Transformer, optimizers: list[torch.optim.Optimizer], state: dict[str, Any]) -> None:
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: Transformer,
+    optimizers: list[torch.optim.Optimizer],
+    state: dict[str, Any],
+) -> None:
     """Write `folder/step-N` and remove all but the newest checkpoints."""
     with publish(folder / f"step-{step:08d}") as aside:
         aside.mkdir()
@@ -49,7 +55,11 @@ def load_checkpoint(folder: Path, model: Transformer, optimizers: list[torch.opt
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name not in weights or weights[name].shape != parameter.shape:
-                raise UserError(f"this checkpoint does not fit the model (`{name}`)", where=newest, mend="Choose another --out")
+                raise UserError(
+                    f"this checkpoint does not fit the model (`{name}`)",
+                    where=newest,
+                    mend="Choose another --out",
+                )
             parameter.copy_(weights[name])
     _restore(optimizers, load_file(newest / "optimizer.safetensors"), state["optimizer_scalars"])
     return state

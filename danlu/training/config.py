@@ -48,11 +48,20 @@ class StepConfig:
     """Every random choice of the stage derives from it."""
 
     def __post_init__(self) -> None:
-        for name in ("sequence_length", "batch_size", "micro_batch_size", "epochs", "checkpoint_every", "validate_every"):
+        for name in (
+            "sequence_length",
+            "batch_size",
+            "micro_batch_size",
+            "epochs",
+            "checkpoint_every",
+            "validate_every",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.batch_size % self.micro_batch_size:
-            raise ValueError(f"batch_size {self.batch_size} must be a multiple of micro_batch_size {self.micro_batch_size}")
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of micro_batch_size {self.micro_batch_size}"
+            )
         if self.max_steps is not None and self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, not {self.max_steps}")
         if self.warmup_steps < 0:
@@ -106,8 +115,9 @@ class SftConfig:
     out: Path = Path("runs/sft")
     """Folder of the stage; the model appears in it as `model`."""
 
-    step: StepConfig = field(default_factory=lambda: StepConfig(
-        batch_size=128, max_steps=4000, learning_rate=2e-6, warmup_steps=1430))  # fmt: skip
+    step: StepConfig = field(
+        default_factory=lambda: StepConfig(batch_size=128, max_steps=4000, learning_rate=2e-6, warmup_steps=1430)
+    )
     """Batch, length, rate; the defaults are the recipe's."""
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -79,8 +79,15 @@ class ConversationRows:
     learnt token is left out: it would only be predicted, never learnt.
     """
 
-    def __init__(self, encoded: Sequence[tuple[np.ndarray, np.ndarray]], sequence_length: int, num_rows: int | None,
-                 epochs: int, packing: bool, seed: int) -> None:  # fmt: skip
+    def __init__(
+        self,
+        encoded: Sequence[tuple[np.ndarray, np.ndarray]],
+        sequence_length: int,
+        num_rows: int | None,
+        epochs: int,
+        packing: bool,
+        seed: int,
+    ) -> None:
         self.encoded, self.sequence_length = encoded, sequence_length
         lengths = [int(np.flatnonzero(mask)[-1]) for _, mask in encoded]
         self.rows: list[list[int]] = []
@@ -154,7 +161,9 @@ class Batches:
             fill = IGNORE_INDEX if name == "labels" else 0
             padded = np.concatenate((array, np.full((missing, array.shape[1]), fill, array.dtype)))
             fields[name] = torch.from_numpy(padded).split(self.micro_batch_size)
-        return [MicroBatch(**{name: pieces[i] for name, pieces in fields.items()}) for i in range(len(fields["labels"]))]
+        return [
+            MicroBatch(**{name: pieces[i] for name, pieces in fields.items()}) for i in range(len(fields["labels"]))
+        ]
 
     def state(self) -> dict[str, Any]:
         """The place after the last step handed out, as JSON values."""

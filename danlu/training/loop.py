@@ -61,7 +61,10 @@ class Loop:
             self.batches.restore(saved["batches"])
         metrics = MetricsLog(self.out / "metrics.jsonl", resume_step=self.steps)
         try:
-            with ProgressBar(self.name, self.max_steps, "steps", done=self.steps) as bar, graceful_stop() as stop:
+            with (
+                ProgressBar(self.name, self.max_steps, "steps", done=self.steps) as bar,
+                graceful_stop() as stop,
+            ):
                 steps = iter(self.batches)
                 while self.steps < self.max_steps:
                     record = self._step(next(steps))

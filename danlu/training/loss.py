@@ -14,7 +14,7 @@ IGNORE_INDEX = -100
 
 CHUNK_ELEMENTS = 4 << 20
 """Logits held at once. Measured on two cores: pieces of 2M to 8M elements are equally fast (they stay near the cache),
-64M are 10 percent slower; on a GPU `gpu_chunk_elements` is used instead, because launches dominate small pieces."""
+64M are 10 percent slower; on a GPU GPU_CHUNK_ELEMENTS is used instead, because launches dominate small pieces."""
 
 GPU_CHUNK_ELEMENTS = 512 << 20
 
@@ -38,15 +38,23 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, labels, rows_at_once, row_exponentials):  # type: ignore[no-untyped-def]
         needs_grad = hidden.requires_grad or weight.requires_grad
-        dtype = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else weight.dtype
+        dtype = (
+            torch.get_autocast_dtype(hidden.device.type)
+            if torch.is_autocast_enabled(hidden.device.type)
+            else weight.dtype
+        )
         narrow, matrix = hidden.to(dtype), weight.to(dtype)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         loss = torch.zeros((), dtype=wide, device=hidden.device)
-        hidden_grad = torch.empty_like(narrow) if needs_grad else None
-        weight_grad = torch.zeros_like(weight, dtype=wide) if needs_grad else None
+        # Without a gradient these stay unused views of nothing.
+        hidden_grad = torch.empty_like(narrow if needs_grad else narrow[:0])
+        weight_grad = torch.zeros_like(weight if needs_grad else weight[:0], dtype=wide)
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(narrow), rows_at_once):
-                rows, target = narrow[start : start + rows_at_once], labels[start : start + rows_at_once, None]
+                rows, target = (
+                    narrow[start : start + rows_at_once],
+                    labels[start : start + rows_at_once, None],
+                )
                 logits = rows @ matrix.T  # (n, V)
                 chosen = logits.gather(1, target).to(wide)[:, 0]
                 powers, total, maximum = row_exponentials(logits)
@@ -64,11 +72,21 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, loss_grad):  # type: ignore[no-untyped-def]
         hidden_grad, weight_grad = ctx.saved_tensors
-        return (hidden_grad * loss_grad).to(ctx.dtypes[0]), (weight_grad * loss_grad).to(ctx.dtypes[1]), None, None, None
+        return (
+            (hidden_grad * loss_grad).to(ctx.dtypes[0]),
+            (weight_grad * loss_grad).to(ctx.dtypes[1]),
+            None,
+            None,
+            None,
+        )
 
 
-def cross_entropy_sum(hidden: Tensor, weight: Tensor, labels: Tensor,
-                      row_exponentials: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] = exponentials) -> tuple[Tensor, int]:  # fmt: skip
+def cross_entropy_sum(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    row_exponentials: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] = exponentials,
+) -> tuple[Tensor, int]:
     """Sum over valid labels of -log softmax(hidden @ weight.T)[label], and the number of valid labels.
 
     `hidden` (..., D), `weight` (V, D), `labels` (...) int64 with IGNORE_INDEX where nothing is learnt. Under autocast

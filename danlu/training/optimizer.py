@@ -21,7 +21,10 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
             hidden.append(parameter)
         else:
             matrices.append(parameter)
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
     ]
@@ -30,7 +33,9 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
     return optimizers
 
 
-def set_learning_rate(optimizers: list[torch.optim.Optimizer], config: OptimizerConfig, peak: float, factor: float) -> None:
+def set_learning_rate(
+    optimizers: list[torch.optim.Optimizer], config: OptimizerConfig, peak: float, factor: float
+) -> None:
     """AdamW at `peak * factor`, Muon at its own peak times `factor`."""
     for optimizer in optimizers:
         rate = config.muon_learning_rate if isinstance(optimizer, torch.optim.Muon) else peak

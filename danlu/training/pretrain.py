@@ -74,11 +74,20 @@ def pretrain(config: PretrainConfig) -> Path:
 
     peak = gemm_peak_flops(device)
     Loop(
-        name="pretrain", out=config.out, model=model, loss_function=LossFunction(model, compiled, step.bf16),
-        optimizers=optimizers, batches=batches, config=step, optimizer_config=config.optimizer, max_steps=max_steps,
+        name="pretrain",
+        out=config.out,
+        model=model,
+        loss_function=LossFunction(model, compiled, step.bf16),
+        optimizers=optimizers,
+        batches=batches,
+        config=step,
+        optimizer_config=config.optimizer,
+        max_steps=max_steps,
         rate_factor=lambda update: cosine_factor(update, step.warmup_steps, max_steps, config.final_rate_share),
-        validate=validate, flops_per_token=shape.train_flops_per_token(step.sequence_length), peak_flops=peak,
-    ).run()  # fmt: skip
+        validate=validate,
+        flops_per_token=shape.train_flops_per_token(step.sequence_length),
+        peak_flops=peak,
+    ).run()
 
     # Product
     by_language = validate(max_documents=None)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from danlu.conversations.records import read_conversations
+from danlu.conversations.records import SkippedRecord, read_conversations
 from danlu.model.checkpoint import load_model, save_model
 from danlu.run.device import pick_device
 from danlu.run.errors import UserError
@@ -41,7 +41,9 @@ def cut_to_length(ids: np.ndarray, mask: np.ndarray, limit: int) -> Encoded | No
     return ids[:last], mask[:last]
 
 
-def encode_for_training(path: Path, tokenizer: Tokenizer, limit: int) -> tuple[list[Encoded], dict[str, int], list[str]]:
+def encode_for_training(
+    path: Path, tokenizer: Tokenizer, limit: int
+) -> tuple[list[Encoded], dict[str, int], list[str]]:
     """Conversations of a file as (ids, loss mask); how many were dropped by reason; an example of each reason."""
     encoded: list[Encoded] = []
     dropped: dict[str, int] = {}
@@ -52,7 +54,8 @@ def encode_for_training(path: Path, tokenizer: Tokenizer, limit: int) -> tuple[l
             examples.append(f"{path}, conversation {number}: {reason}")
         dropped[reason] = dropped.get(reason, 0) + 1
 
-    for number, conversation in enumerate(read_conversations(path), start=1):
+    malformed: list[SkippedRecord] = []
+    for number, conversation in enumerate(read_conversations(path, malformed), start=1):
         messages = [{"role": message.role, "content": message.content} for message in conversation.messages]
         ids, mask = (np.array(values) for values in encode_conversation(tokenizer, messages))
         if not mask.any():
@@ -61,9 +64,15 @@ def encode_for_training(path: Path, tokenizer: Tokenizer, limit: int) -> tuple[l
             drop(f"no reply ends within the limit of {limit} tokens", number)
         else:
             encoded.append(cut)
+    if malformed:
+        dropped["malformed record"] = len(malformed)
+        examples.append(f"{path}, {malformed[0].place}: {malformed[0].reason}")
     if not encoded:
-        raise UserError(f"no conversation to learn from; {dict(dropped) or 'the file is empty'}", where=path,
-                        mend="Raise sequence_length, or add assistant turns")  # fmt: skip
+        raise UserError(
+            f"no conversation to learn from; {dict(dropped) or 'the file is empty'}",
+            where=path,
+            mend="Raise sequence_length, or add assistant turns",
+        )
     return encoded, dropped, examples
 
 
@@ -94,10 +103,17 @@ def sft(config: SftConfig) -> Path:
 
     # Loop
     loop = Loop(
-        name="sft", out=config.out, model=model, loss_function=LossFunction(model, compiled, step.bf16),
-        optimizers=optimizers, batches=batches, config=step, optimizer_config=config.optimizer, max_steps=max_steps,
+        name="sft",
+        out=config.out,
+        model=model,
+        loss_function=LossFunction(model, compiled, step.bf16),
+        optimizers=optimizers,
+        batches=batches,
+        config=step,
+        optimizer_config=config.optimizer,
+        max_steps=max_steps,
         rate_factor=lambda update: constant_factor(update, step.warmup_steps, max_steps, config.decay_share),
-    )  # fmt: skip
+    )
     loop.run()
 
     # Product

@@ -53,8 +53,11 @@ class LossFunction:
             return cross_entropy_sum(hidden, self.model.lm_head.weight, batch.labels, self.row_exponentials)
 
 
-def accumulate_gradients(loss_function: Callable[[MicroBatch], tuple[Tensor, int]], batches: Sequence[MicroBatch],
-                         before_each: Callable[[int], None] | None = None) -> tuple[float, int]:  # fmt: skip
+def accumulate_gradients(
+    loss_function: Callable[[MicroBatch], tuple[Tensor, int]],
+    batches: Sequence[MicroBatch],
+    before_each: Callable[[int], None] | None = None,
+) -> tuple[float, int]:
     """Add the gradient of the batch's mean loss to `.grad`; the mean loss and the number of labels.
 
     `before_each(i)` is called before micro-batch i: seeds its dropout, so that a resumed run draws the same.
@@ -72,7 +75,9 @@ def accumulate_gradients(loss_function: Callable[[MicroBatch], tuple[Tensor, int
     return total / max(1, num_targets), num_targets
 
 
-def clip_and_step(parameters: Iterable[torch.nn.Parameter], optimizers: list[torch.optim.Optimizer], max_norm: float) -> float:
+def clip_and_step(
+    parameters: Iterable[torch.nn.Parameter], optimizers: list[torch.optim.Optimizer], max_norm: float
+) -> float:
     """Clip the global gradient norm to `max_norm`, step, clear the gradients; the norm before clipping.
 
     A norm that is not finite skips the update (the caller sees it in the returned value).

@@ -36,8 +36,14 @@ def windows(document: np.ndarray, start_id: int, length: int) -> Iterator[tuple[
 
 
 @torch.no_grad()
-def bits_per_byte(model: Transformer, shards: TokenShards, start_id: int, *, bf16: bool = False,
-                  max_documents: int | None = None) -> dict[str, float]:  # fmt: skip
+def bits_per_byte(
+    model: Transformer,
+    shards: TokenShards,
+    start_id: int,
+    *,
+    bf16: bool = False,
+    max_documents: int | None = None,
+) -> dict[str, float]:
     """Bits per byte of each language, and of all under "all", over the first `max_documents` of every language."""
     by_language: dict[str, list[int]] = defaultdict(list)
     for index, language in enumerate(shards.languages):
@@ -47,13 +53,18 @@ def bits_per_byte(model: Transformer, shards: TokenShards, start_id: int, *, bf1
     bits, num_bytes = {}, {}
     for language, documents in sorted(by_language.items()):
         documents = documents[:max_documents]
-        pairs = [pair for index in documents
-                 for pair in windows(shards.document(index), start_id, model.config.max_position_embeddings)]  # fmt: skip
+        pairs = [
+            pair
+            for index in documents
+            for pair in windows(shards.document(index), start_id, model.config.max_position_embeddings)
+        ]
         pairs.sort(key=lambda pair: len(pair[0]))
         total = 0.0
         for at in range(0, len(pairs), ROWS_AT_ONCE):
-            inputs, labels = (torch.from_numpy(_padded([pair[side] for pair in pairs[at : at + ROWS_AT_ONCE]], fill)).to(device)
-                              for side, fill in ((0, 0), (1, IGNORE_INDEX)))  # fmt: skip
+            inputs, labels = (
+                torch.from_numpy(_padded([pair[side] for pair in pairs[at : at + ROWS_AT_ONCE]], fill)).to(device)
+                for side, fill in ((0, 0), (1, IGNORE_INDEX))
+            )
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 loss, _ = cross_entropy_sum(model.hidden_states(inputs), model.lm_head.weight, labels)
             total += loss.item()

@@ -1,0 +1,143 @@
+"""The verbs that are not stages: their values, and the functions that do them."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from danlu.inference.config import SamplingConfig
+from danlu.recipe import Recipe
+from danlu.report.config import ReportConfig
+from danlu.run.errors import UserError
+from danlu.run.recipe_file import read_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Usage: danlu run RECIPE.toml [options]. Every value of the recipe can be set, for example --pretrain.step.seed 2."""
+
+    out: Path = Path("runs/demo")
+    """Folder of the run; by default runs/ and the recipe's name."""
+
+    stage: tuple[str, ...] = ()
+    """Only these stages; all when none is named."""
+
+    plan: bool = False
+    """Say what would run and what is complete, and stop."""
+
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+    """The recipe's values."""
+
+    @classmethod
+    def from_file(cls, words: list[str]) -> tuple["Run", list[str]]:
+        """Defaults from the recipe named first among the command-line words, and the words after it."""
+        if not words or words[0] in ("-h", "--help"):
+            return cls(), words or ["--help"]
+        if words[0].startswith("-"):
+            raise UserError("the recipe's file comes first", where="danlu run", mend="For example: danlu run recipes/demo.toml")
+        path = Path(words[0])
+        return cls(recipe=read_recipe(path, Recipe), out=Path("runs") / path.stem), words[1:]
+
+
+def run(config: Run) -> None:
+    """Do the recipe, then say how to talk to its model and where the report is."""
+    from danlu.run_recipe import plan, run_recipe
+
+    if config.plan:
+        for name, state in plan(config.recipe, config.out, config.stage):
+            print(f"{name:<14} {state}")
+        return
+    report = run_recipe(config.recipe, config.out, config.stage)
+    print(f"\nThe report:       {report}")
+    if (config.out / "sft" / "model").is_dir():
+        print(f"Talk to the model: danlu chat {config.out / 'sft' / 'model'}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """Continue a text with a base model, or answer it with a chat model."""
+
+    model: tyro.conf.Positional[Path]
+    """Model folder."""
+
+    prompt: str | None = None
+    """Text to continue; read from standard input (line breaks included) where it is not given."""
+
+    chat: bool = False
+    """Put the prompt as a user's message in ChatML."""
+
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`; None to find it."""
+
+    sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
+    """How tokens are chosen."""
+
+
+def generate_text(config: Generate) -> None:
+    """Write the continuation to standard output as it comes."""
+    from danlu.inference.generate import stream_pieces
+    from danlu.inference.load import load_for_text
+
+    model, tokenizer = load_for_text(config.model, config.device)
+    prompt = config.prompt if config.prompt is not None else sys.stdin.buffer.read().decode("utf-8", "replace")
+    for piece in stream_pieces(
+        model, tokenizer, [{"role": "user", "content": prompt}] if config.chat else prompt, config.sampling
+    ):
+        print(piece, end="", flush=True)
+    print()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Draw the report of a run again, from what its stages have saved."""
+
+    report: Annotated[ReportConfig, tyro.conf.arg(name="")] = field(default_factory=ReportConfig)
+    """Which run, and the page's title."""
+
+
+def report(config: Report) -> None:
+    """Write `report.html` and `summary.json` into the run's folder."""
+    from danlu.recipe import STAGES
+    from danlu.report.page import write_report
+
+    print(write_report(config.report.run, [stage.name for stage in STAGES], config.report))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode:
+    """Text on standard input to ids, separated by spaces."""
+
+    tokenizer: tyro.conf.Positional[Path]
+    """Tokenizer folder, rank file or tokenizer.json."""
+
+    special: Literal["text", "control"] = "text"
+    """What a written `<|im_end|>` becomes: ordinary text, or the control token."""
+
+
+def encode(config: Encode) -> None:
+    """Write the ids of standard input to standard output."""
+    from danlu.tokenizer import Tokenizer
+
+    text = sys.stdin.buffer.read().decode("utf-8", "replace")
+    print(*Tokenizer.load(config.tokenizer).encode(text, allow_special=config.special == "control"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode:
+    """Ids on standard input to text."""
+
+    tokenizer: tyro.conf.Positional[Path]
+    """Tokenizer folder, rank file or tokenizer.json."""
+
+
+def decode(config: Decode) -> None:
+    """Write the text of the ids on standard input to standard output."""
+    from danlu.tokenizer import Tokenizer
+
+    try:
+        ids = [int(word) for word in sys.stdin.read().split()]
+    except ValueError as error:
+        raise UserError(f"not a list of ids: {error}", mend="Give numbers separated by spaces") from error
+    print(Tokenizer.load(config.tokenizer).decode(ids), end="")

@@ -1,0 +1,45 @@
+"""The table `[evaluate]` of a recipe. Imports nothing heavy."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Bits per byte and checked skills, before and after fine-tuning."""
+
+    base: Path = Path("runs/pretrain/model")
+    """The pretrained model's folder."""
+
+    model: Path = Path("runs/sft/model")
+    """The fine-tuned model's folder."""
+
+    documents: Path = Path("runs/corpus/documents")
+    """The corpus with `train` and `validation`; the byte 5-gram is trained on the same bytes as the model."""
+
+    shards: Path = Path("runs/tokens/shards")
+    """Token shards of the same documents."""
+
+    conversations: Path = Path("runs/conversations/conversations")
+    """Folder with `test.jsonl` (new combinations of known words) and `unseen.jsonl` (words never seen)."""
+
+    out: Path = Path("runs/evaluate")
+    """Folder of the stage."""
+
+    max_new_tokens: int = 32
+    """Tokens of a reply; the longest reference reply of the demo has about 20."""
+
+    ngram_order: int = 5
+    """Order of the byte-level Kneser-Ney model that the model is held against."""
+
+    samples_per_skill: int = 3
+    """Conversations of each skill that the report shows."""
+
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`; None to find it."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        if not 1 <= self.ngram_order <= 7:
+            raise ValueError(f"ngram_order must lie in 1..7, not {self.ngram_order}")

@@ -1,0 +1,66 @@
+"""Checked accuracy per skill: greedy replies to conversations not trained on, judged by a program.
+
+In: a model and generated conversations with their checks. Out: shares of right replies, and samples.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from danlu.conversations.checkers import check_reply, is_refusal
+from danlu.conversations.records import Conversation
+from danlu.inference.config import SamplingConfig
+from danlu.inference.engine import generate_batch
+from danlu.inference.generate import encode_prompt
+from danlu.model.transformer import Transformer
+from danlu.tokenizer.bpe import Tokenizer
+
+
+def greedy_replies(
+    model: Transformer, tokenizer: Tokenizer, conversations: Sequence[Conversation], max_new_tokens: int
+) -> list[str]:
+    """The model's greedy reply to each conversation's prompt; a reply that does not end by itself is marked by an
+    ellipsis, so that it cannot count as right."""
+    prompts = [
+        encode_prompt(tokenizer, [{"role": turn.role, "content": turn.content} for turn in conversation.prompt])
+        for conversation in conversations
+    ]
+    sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
+    sequences = generate_batch(model, tokenizer.stop_ids, prompts, sampling)
+    return [
+        tokenizer.decode(sequence.output_ids) + ("" if sequence.finish_reason == "stop" else " …")
+        for sequence in sequences
+    ]
+
+
+def skill_accuracy(conversations: Sequence[Conversation], replies: Sequence[str]) -> dict[str, float]:
+    """Share of right replies by skill."""
+    right: dict[str, list[bool]] = defaultdict(list)
+    for conversation, reply in zip(conversations, replies, strict=True):
+        right[conversation.skill or "unnamed"].append(check_reply(conversation, reply))
+    return {skill: sum(values) / len(values) for skill, values in sorted(right.items())}
+
+
+def refusal_rate(conversations: Sequence[Conversation], replies: Sequence[str], skill: str) -> float:
+    """Share of replies to one skill's prompts that decline; 0 when there is none of that skill."""
+    declined = [is_refusal(reply) for conversation, reply in zip(conversations, replies, strict=True)
+                if conversation.skill == skill]  # fmt: skip
+    return sum(declined) / len(declined) if declined else 0.0
+
+
+def samples(conversations: Sequence[Conversation], replies: Sequence[str], per_skill: int) -> list[dict[str, Any]]:
+    """The first `per_skill` conversations of each skill with the model's reply and the verdict."""
+    shown: dict[str, int] = defaultdict(int)
+    result = []
+    for conversation, reply in zip(conversations, replies, strict=True):
+        skill = conversation.skill or "unnamed"
+        shown[skill] += 1
+        if shown[skill] <= per_skill:
+            result.append({
+                "skill": skill,
+                "messages": [{"role": turn.role, "content": turn.content} for turn in conversation.prompt],
+                "reply": reply,
+                "expected": conversation.reply,
+                "right": check_reply(conversation, reply),
+            })  # fmt: skip
+    return result

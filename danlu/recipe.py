@@ -1,0 +1,115 @@
+"""A whole run in one dataclass, one table per stage, and how the stages hand on to each other.
+
+Imports the configurations alone, nothing heavy: `danlu --help` and the recipe check need no torch.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from danlu.conversations.config import ConversationsConfig
+from danlu.corpus.config import CorpusConfig, FetchConfig
+from danlu.evaluation.config import EvaluateConfig
+from danlu.report.config import ReportConfig
+from danlu.run.errors import UserError
+from danlu.run.recipe_file import read_recipe
+from danlu.tokenizer.config import TokenizerConfig, TokensConfig
+from danlu.training.config import PretrainConfig, SftConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run from raw pages to a model that chats. Paths inside the tables are set by the run."""
+
+    fetch: FetchConfig = field(default_factory=FetchConfig)
+    """Raw material."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    """Pages to clean, deduplicated documents."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """The vocabulary."""
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+    """Documents to token shards."""
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    """The base model."""
+    conversations: ConversationsConfig = field(default_factory=ConversationsConfig)
+    """What fine-tuning learns from."""
+    sft: SftConfig = field(default_factory=SftConfig)
+    """The chat model."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """What it has learnt."""
+    report: ReportConfig = field(default_factory=ReportConfig)
+    """The story of the run."""
+
+
+def take_recipe(words: list[str]) -> tuple[Recipe, list[str]]:
+    """The recipe named by `--recipe FILE` among command-line words (the built-in values without it), and the rest."""
+    if "--recipe" not in words:
+        return Recipe(), words
+    at = words.index("--recipe")
+    if at + 1 == len(words):
+        raise UserError("--recipe needs a file", mend="For example --recipe recipes/demo.toml")
+    return read_recipe(Path(words[at + 1]), Recipe), words[:at] + words[at + 2 :]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: its table's name, the function that does it, and its inputs by field, relative to the run's folder."""
+
+    name: str
+    function: str
+    """`module:function`, imported when the stage runs."""
+    inputs: dict[str, str]
+
+    def config(self, recipe: Recipe, run: Path) -> Any:
+        """The stage's table with its paths set for the run in folder `run`."""
+        table = getattr(recipe, self.name)
+        paths = {key: run / relative for key, relative in self.inputs.items()}
+        return dataclasses.replace(table, out=run / self.name, **paths)
+
+    def work(self) -> Callable[[Any], Path]:
+        """The function that does the stage."""
+        module, function = self.function.split(":")
+        work: Callable[[Any], Path] = getattr(import_module(module), function)
+        return work
+
+
+STAGES = (
+    Stage("fetch", "danlu.corpus.fetch:fetch", {}),
+    Stage("corpus", "danlu.corpus.build:build", {"input": "fetch/raw"}),
+    Stage("tokenizer", "danlu.tokenizer.train:train_tokenizer", {"input": "corpus/documents"}),
+    Stage(
+        "tokens",
+        "danlu.tokenizer.shards:write_token_shards",
+        {"input": "corpus/documents", "tokenizer": "tokenizer/tokenizer"},
+    ),
+    Stage(
+        "pretrain",
+        "danlu.training.pretrain:pretrain",
+        {"data": "tokens/shards", "tokenizer": "tokenizer/tokenizer"},
+    ),
+    Stage(
+        "conversations",
+        "danlu.conversations.generate:generate_conversations",
+        {"input": "corpus/documents/train"},
+    ),
+    Stage(
+        "sft",
+        "danlu.training.sft:sft",
+        {"model": "pretrain/model", "data": "conversations/conversations/train.jsonl"},
+    ),
+    Stage(
+        "evaluate",
+        "danlu.evaluation.evaluate:evaluate",
+        {
+            "base": "pretrain/model",
+            "model": "sft/model",
+            "documents": "corpus/documents",
+            "shards": "tokens/shards",
+            "conversations": "conversations/conversations",
+        },
+    ),
+)
+"""All stages in order. The report is not among them: it is drawn anew at the end of every run."""

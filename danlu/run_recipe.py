@@ -1,0 +1,38 @@
+"""`danlu run`: all stages of a recipe in one folder, each skipped when complete, resumed when interrupted."""
+
+from pathlib import Path
+
+from danlu.recipe import STAGES, Recipe, Stage
+from danlu.run.errors import UserError
+from danlu.run.folder import is_complete, locked, run_stage, say
+
+
+def run_recipe(recipe: Recipe, out: Path, only: tuple[str, ...] = ()) -> Path:
+    """Do every stage (or those named in `only`) in `out`, then draw the report; the report's path."""
+    from danlu.report.page import write_report
+
+    stages = chosen(only)
+    with locked(out):
+        for number, stage in enumerate(stages, start=1):
+            say(f"[{number}/{len(stages)}] {stage.name}")
+            run_stage(stage.name, stage.config(recipe, out), stage.work())
+        return write_report(out, [stage.name for stage in STAGES], recipe.report)
+
+
+def plan(recipe: Recipe, out: Path, only: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+    """What a run would do: each stage with `complete` or `will run`. A stage after one that will run, will run."""
+    result, pending = [], False
+    for stage in chosen(only):
+        config = stage.config(recipe, out)
+        pending = pending or not is_complete(config)
+        result.append((stage.name, "will run" if pending else "complete"))
+    return result
+
+
+def chosen(only: tuple[str, ...]) -> list[Stage]:
+    """The stages named, all when none is; UserError for an unknown name."""
+    names = [stage.name for stage in STAGES]
+    for name in only:
+        if name not in names:
+            raise UserError(f"unknown stage `{name}`", mend=f"The stages are {', '.join(names)}")
+    return [stage for stage in STAGES if not only or stage.name in only]
