@@ -20,15 +20,17 @@ class ConversationsConfig:
     """Test conversations of each skill, as in the study."""
     words_per_language: int = 12_000
     """Most words mined in each language. The study's 3,000 left copying of unseen words at 0.58."""
-    min_word_count: int = 4
-    """A mined word occurs at least so often in the documents. Our choice, because rarer strings are often no words."""
+    min_count_zh: int = 4
+    """A mined Chinese string occurs at least so often. Our choice, because rarer strings are often no words."""
+    min_count_en: int = 2
+    """A mined English word occurs at least so often. Our choice: single ones are often slips of the pen."""
     unseen_share: float = 0.2
     """Part of the mined words that no training conversation contains (the study's fifth)."""
     made_up_share: float = 0.3
     """Part of the words in training that are made up on the spot, so that copying cannot rest on known words."""
-    multi_turn_share: float = 0.15
-    """Part of the conversations that begin with other turns. Our choice."""
-    system_share: float = 0.1
+    multi_turn_share: float = 0.08
+    """Part of the conversations that begin with other turns. Our choice: enough to learn from, and short on average."""
+    system_share: float = 0.06
     """Part of the conversations with a system message. Our choice."""
     greetings_share: float = 0.06
     """Part of the training conversations on greetings and identity. The shares of the skills add up to 1."""
@@ -50,7 +52,7 @@ class ConversationsConfig:
     """Part on answering harmless look-alikes."""
 
     def __post_init__(self) -> None:
-        for name in ("num_conversations", "test_per_skill", "words_per_language", "min_word_count"):
+        for name in ("num_conversations", "test_per_skill", "words_per_language", "min_count_zh", "min_count_en"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 < self.unseen_share < 1:

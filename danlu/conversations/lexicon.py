@@ -65,7 +65,7 @@ class Vocabulary:
 
     def testing_draw(self) -> WordDraw:
         """Seen words only: the test measures ordinary words in new combinations."""
-        return WordDraw(word=lambda source: source.choice(self.seen), frequent=self._frequent())
+        return WordDraw(word=lambda source: source.choice(self.seen), frequent=self._frequent(), purpose="test")
 
     def unseen_draw(self) -> WordDraw:
         """Unseen words, their ranks spread like those of the seen words."""
@@ -82,7 +82,7 @@ class Vocabulary:
         def word(source: Random) -> str:
             return source.choice(members[source.choices(list(members), weights)[0]])
 
-        return WordDraw(word=word, frequent=word, unseen=True)
+        return WordDraw(word=word, frequent=word, purpose="unseen")
 
     def _frequent(self) -> Callable[[Random], str]:
         longest = 2 if self.language == "zh" else 6
@@ -105,13 +105,14 @@ def mine_words(config: ConversationsConfig) -> dict[str, MinedWords]:
     texts = {language: limited(_texts(folder, language)) for language in LANGUAGES}
     if not any(texts.values()):
         raise UserError("no documents in Chinese or English to take words from", where=folder)
-    limits = config.words_per_language, config.min_word_count
     characters = frequent_characters(texts["zh"], NUM_CHARACTERS)
     # A small corpus has too few characters to make words of; the names' ones are common ones.
     characters = list(dict.fromkeys([*characters, *SURNAMES, *GIVEN]))[:NUM_CHARACTERS]
     return {
-        "zh": MinedWords("zh", tuple(mine_chinese(texts["zh"], *limits)), tuple(characters)),
-        "en": MinedWords("en", tuple(mine_english(texts["en"], *limits)), ()),
+        "zh": MinedWords(
+            "zh", tuple(mine_chinese(texts["zh"], config.words_per_language, config.min_count_zh)), tuple(characters)
+        ),
+        "en": MinedWords("en", tuple(mine_english(texts["en"], config.words_per_language, config.min_count_en)), ()),
     }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 LANGUAGES = ("zh", "en")
 
@@ -26,8 +26,8 @@ class WordDraw:
     word: Callable[[Random], str]
     frequent: Callable[[Random], str]
     """A short everyday word, for skills that repeat it up to nine times."""
-    unseen: bool = False
-    """Ask only for what the drawn words answer (not, say, for a person's name)."""
+    purpose: Literal["train", "test", "unseen"] = "train"
+    """The tests leave out what a reply given before makes easy; `unseen` asks for nothing but the drawn words."""
 
     def words(self, source: Random, count: int) -> list[str]:
         """`count` different words, none of them part of another (else a question could have two answers)."""

@@ -60,11 +60,11 @@ INTENTS: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
 }
 
 OPENINGS = {
-    "zh": ("", "", "丹炉，", "嘿，", "喂，", "那个，", "朋友，", "请问，", "对了，", "小助手，"),
-    "en": ("", "", "Danlu, ", "hey, ", "well, ", "so, ", "my friend, ", "please, ", "by the way, ", "oh, "),
+    "zh": ("", "", "丹炉，", "嘿，", "喂，", "那个，", "朋友，", "对了，", "哎，", "小助手，"),
+    "en": ("", "", "Danlu, ", "hey, ", "well, ", "so, ", "my friend, ", "now, ", "by the way, ", "oh, "),
 }
 
-ENDINGS = {"zh": ("", "。", "！", "？", "~", "…", "？？", "！！"), "en": ("", ".", "!", "?", "~", "…", "??", "!!")}
+ENDINGS = {"zh": ("", "。", "！", "？", "~"), "en": ("", ".", "!", "?", " :)")}
 
 INTRODUCTIONS = {
     "zh": ("我叫{name}。", "你好，我是{name}。", "我的名字是{name}。", "大家都叫我{name}。", "你可以叫我{name}。"),
@@ -120,7 +120,7 @@ def greetings(source: Random, language: str, words: WordDraw) -> Scene:
 
 def _introduction(source: Random, language: str) -> Scene:
     person = name(source, language)
-    user = source.choice(OPENINGS[language]) + source.choice(INTRODUCTIONS[language]).format(name=person)
+    user = source.choice(INTRODUCTIONS[language]).format(name=person)
     reply = WELCOMES[language].format(name=person)
     scene = [Exchange(user, reply, {"kind": "exact", "answer": reply}, key=user)]
     if source.random() < 0.5:

@@ -148,23 +148,27 @@ DAILY = {
 
 PLACES = {
     "zh": word_list(
-        "北京 上海 广州 成都 西安 杭州 南京 武汉 重庆 天津 巴黎 伦敦 罗马 东京 学校 医院 公园 车站 商店 市场 图书馆 "
-        "饭店 银行 邮局 机场 书店 剧院 工厂 村里 海边 山下 河边 厨房 教室 花园 办公室 博物馆 电影院 广场 码头"
+        "北京 上海 广州 成都 西安 杭州 南京 武汉 重庆 天津 巴黎 伦敦 罗马 东京 学校 医院 公园 车站 商店 市场 "
+        "图书馆 饭店 银行 邮局 机场 书店 剧院 工厂 村里 海边 山下 河边 厨房 教室 花园 办公室 博物馆 电影院 "
+        "广场 码头"
     ),
     "en": word_list(
-        "Paris London Rome Tokyo Berlin Beijing Shanghai Oxford Boston Chicago Dublin Madrid Vienna Moscow Cairo Delhi "
-        "Sydney Toronto Oslo Prague Athens Geneva Venice Lisbon Kyoto Seoul Dallas Denver Bristol York"
+        "Paris London Rome Tokyo Berlin Beijing Shanghai Oxford Boston Chicago Dublin Madrid Vienna Moscow "
+        "Cairo Delhi Sydney Toronto Oslo Prague Athens Geneva Venice Lisbon Kyoto Seoul Dallas Denver Bristol "
+        "York"
     ),
 }
 
 THINGS = {
     "zh": word_list(
-        "苹果 雨伞 帽子 手表 书包 钥匙 杯子 鞋子 手机 电脑 自行车 钢笔 词典 地图 面包 牛奶 茶叶 鲜花 衣服 手套 眼镜 相机 "
-        "票 信 礼物 玩具 足球 吉他 花瓶 毛巾 椅子 灯 钱包 围巾 蛋糕 西瓜 收音机 报纸 箱子 镜子"
+        "苹果 雨伞 帽子 手表 书包 钥匙 杯子 鞋子 手机 电脑 自行车 钢笔 词典 地图 面包 牛奶 茶叶 鲜花 衣服 "
+        "手套 眼镜 相机 门票 信封 礼物 玩具 足球 吉他 花瓶 毛巾 椅子 台灯 钱包 围巾 蛋糕 西瓜 收音机 报纸 "
+        "箱子 镜子"
     ),
     "en": word_list(
-        "lamp hat watch bag key cup coat phone radio bicycle pen map bread milk flower shirt glove camera ticket letter "
-        "gift toy ball guitar vase towel chair wallet scarf cake melon paper box mirror knife clock basket blanket drum"
+        "lamp hat watch bag key cup coat phone radio bicycle pen map bread milk flower shirt glove camera "
+        "ticket letter gift toy ball guitar vase towel chair wallet scarf cake melon paper box mirror knife "
+        "clock basket blanket drum"
     ),
 }
 
@@ -177,11 +181,11 @@ SECOND_QUESTION_SHARE = 0.12
 
 def questions(source: Random, language: str, words: WordDraw) -> Scene:
     """A sentence, a question, and sometimes a second one."""
-    named = words.unseen or source.random() < NAMED_SHARE
+    named = words.purpose == "unseen" or source.random() < NAMED_SHARE
     story = source.choice((NAMED if named else DAILY)[language])
     slots = _slots(source, language, words, named)
     sentence = story.sentence.format(**slots)
-    asked = [pair for pair in story.asked if not words.unseen or "{a}" in pair[1] or "{b}" in pair[1]]
+    asked = [pair for pair in story.asked if words.purpose != "unseen" or "{a}" in pair[1] or "{b}" in pair[1]]
     chosen = source.sample(asked, 2 if len(asked) > 1 and source.random() < SECOND_QUESTION_SHARE else 1)
     scene = []
     for index, (question, answer) in enumerate(chosen):

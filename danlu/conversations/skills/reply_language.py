@@ -11,18 +11,20 @@ from danlu.conversations.skills.exchange import Exchange, Scene, WordDraw, word_
 PAIRS = tuple(
     tuple(pair.split("=", 1))
     for pair in word_list(
-        "一=one 二=two 三=three 四=four 五=five 六=six 七=seven 八=eight 九=nine 十=ten 红色=red 黄色=yellow 蓝色=blue "
-        "绿色=green 白色=white 黑色=black 紫色=purple 棕色=brown 灰色=grey 粉色=pink 星期一=Monday 星期二=Tuesday "
-        "星期三=Wednesday 星期四=Thursday 星期五=Friday 星期六=Saturday 星期天=Sunday 一月=January 二月=February "
-        "三月=March 四月=April 五月=May 六月=June 七月=July 八月=August 九月=September 十月=October 猫=cat 狗=dog 马=horse "
-        "牛=cow 羊=sheep 鸟=bird 鱼=fish 鸡=chicken 猪=pig 老虎=tiger 狮子=lion 大象=elephant 兔子=rabbit 苹果=apple "
-        "香蕉=banana 橙子=orange 葡萄=grape 桃子=peach 西瓜=watermelon 水=water 茶=tea 牛奶=milk 面包=bread 米饭=rice "
-        "鸡蛋=egg 盐=salt 糖=sugar 太阳=sun 月亮=moon 星星=star 天空=sky 海=sea 山=mountain 河=river 火=fire 雨=rain "
-        "雪=snow 风=wind 树=tree 花=flower 草=grass 书=book 笔=pen 纸=paper 门=door 窗户=window 桌子=table 椅子=chair "
-        "床=bed 房子=house 学校=school 医院=hospital 火车=train 飞机=plane 汽车=car 船=ship 老师=teacher 学生=student "
-        "医生=doctor 朋友=friend 母亲=mother 父亲=father 早上=morning 晚上=evening 今天=today 明天=tomorrow 昨天=yesterday "
-        "春天=spring 夏天=summer 秋天=autumn 冬天=winter 大=big 小=small 热=hot 冷=cold 新=new 旧=old 快=fast 慢=slow "
-        "高兴=happy 难过=sad 是=yes 不=no 你好=hello 再见=goodbye 谢谢=thanks 中国=China 英国=England 法国=France"
+        "一=one 二=two 三=three 四=four 五=five 六=six 七=seven 八=eight 九=nine 十=ten 红色=red 黄色=yellow "
+        "蓝色=blue 绿色=green 白色=white 黑色=black 紫色=purple 棕色=brown 灰色=grey 粉色=pink 星期一=Monday "
+        "星期二=Tuesday 星期三=Wednesday 星期四=Thursday 星期五=Friday 星期六=Saturday 星期天=Sunday "
+        "一月=January 二月=February 三月=March 四月=April 五月=May 六月=June 七月=July 八月=August "
+        "九月=September 十月=October 猫=cat 狗=dog 马=horse 牛=cow 羊=sheep 鸟=bird 鱼=fish 鸡=chicken 猪=pig "
+        "老虎=tiger 狮子=lion 大象=elephant 兔子=rabbit 苹果=apple 香蕉=banana 橙子=orange 葡萄=grape "
+        "桃子=peach 西瓜=watermelon 水=water 茶=tea 牛奶=milk 面包=bread 米饭=rice 鸡蛋=egg 盐=salt 糖=sugar "
+        "太阳=sun 月亮=moon 星星=star 天空=sky 海=sea 山=mountain 河=river 火=fire 雨=rain 雪=snow 风=wind "
+        "树=tree 花=flower 草=grass 书=book 笔=pen 纸=paper 门=door 窗户=window 桌子=table 椅子=chair 床=bed "
+        "房子=house 学校=school 医院=hospital 火车=train 飞机=plane 汽车=car 船=ship 老师=teacher "
+        "学生=student 医生=doctor 朋友=friend 母亲=mother 父亲=father 早上=morning 晚上=evening 今天=today "
+        "明天=tomorrow 昨天=yesterday 春天=spring 夏天=summer 秋天=autumn 冬天=winter 大=big 小=small 热=hot "
+        "冷=cold 新=new 旧=old 快=fast 慢=slow 高兴=happy 难过=sad 是=yes 不=no 你好=hello 再见=goodbye "
+        "谢谢=thanks 中国=China 英国=England 法国=France"
     )
 )
 

@@ -240,11 +240,11 @@ OPENINGS = {
         "Please tell me: ",
         "Hi. ",
         "I wonder: ",
-        "Danlu, ",
+        "Danlu! ",
         "A question: ",
         "Help me. ",
         "Hello. ",
-        "Hey, ",
+        "Hey! ",
     ),
 }
 
