@@ -82,13 +82,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> "Tokenizer":
-        """Open a tokenizer folder, a `.tiktoken` rank file or a `tokenizer.json`. Raises UserError if it
-        cannot."""
+        """Open a tokenizer folder, a `.tiktoken` rank file or a `tokenizer.json`. Raises UserError if it cannot."""
         return cls(formats.read_vocabulary(Path(path)))
 
     def save(self, folder: str | Path) -> None:
-        """Write `qwen.tiktoken`, `tokenizer.json` and `tokenizer_config.json` into `folder` (made if
-        needed)."""
+        """Write `qwen.tiktoken`, `tokenizer.json` and `tokenizer_config.json` into `folder` (made if needed)."""
         formats.write_folder(self.vocabulary, Path(folder))
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
@@ -107,14 +105,11 @@ class Tokenizer:
             return list(pool.map(lambda text: self.encode(text, allow_special), texts))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of `ids`, special tokens as they are written. Raises ValueError for an id that does not
-        exist."""
+        """The bytes of `ids`, special tokens as they are written. Raises ValueError for an id that does not exist."""
         try:
             return b"".join([self._bytes[token_id] for token_id in ids])
         except KeyError as error:
-            raise ValueError(
-                f"no token has the id {error.args[0]}; the vocabulary has {self.vocab_size}"
-            ) from error
+            raise ValueError(f"no token has the id {error.args[0]}; the vocabulary has {self.vocab_size}") from error
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
         """The text of `ids`; `errors` says what becomes of bytes that are not UTF-8, as in `bytes.decode`."""
@@ -147,9 +142,7 @@ class Tokenizer:
 
     def _special_id(self, name: str) -> int:
         if name not in self.special:
-            raise UserError(
-                f"the tokenizer has no token {name}", mend="Use a tokenizer with Qwen's control tokens"
-            )
+            raise UserError(f"the tokenizer has no token {name}", mend="Use a tokenizer with Qwen's control tokens")
         return self.special[name]
 
     def _encode_text(self, text: str) -> list[int]:
@@ -157,9 +150,7 @@ class Tokenizer:
         if len(text) < LONGEST_WHITE_RUN or not _LONG_WHITE.search(text):
             return self._bpe.encode_ordinary(text)
         if not self.vocabulary.pattern.endswith(_WHITE_RULES):
-            raise ValueError(
-                f"over {LONGEST_WHITE_RUN} characters of white space in a row: this tokenizer's pattern cannot cut that"
-            )
+            raise ValueError(f"over {LONGEST_WHITE_RUN} characters of white space in a row; the pattern cannot cut it")
         ids: list[int] = []
         for part, is_piece in split_long_white(text):
             ids.extend((self._one_piece if is_piece else self._bpe).encode_ordinary(part))

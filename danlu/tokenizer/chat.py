@@ -29,8 +29,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""The text of a conversation, exported in `tokenizer_config.json`. No system turn is added that was not
-given."""
+"""The text of a conversation, exported in `tokenizer_config.json`. No system turn is added that was not given."""
 
 
 def encode_conversation(

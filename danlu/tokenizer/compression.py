@@ -18,9 +18,7 @@ def compression(tokenizer: Tokenizer, documents: Iterable[Document]) -> dict[str
     """For each language and `all`: `documents`, `bytes` (UTF-8 after NFC), `tokens`, and bytes per token of
     three ways to cut text: `bytes_per_token` (this tokenizer), `bytes_per_character` (a token for each
     character) and `bytes_per_byte`, which is 1. Empty without documents."""
-    totals: dict[str, dict[str, int]] = defaultdict(
-        lambda: {"documents": 0, "bytes": 0, "tokens": 0, "characters": 0}
-    )
+    totals: dict[str, dict[str, int]] = defaultdict(lambda: {"documents": 0, "bytes": 0, "tokens": 0, "characters": 0})
     remaining = iter(documents)
     while batch := list(itertools.islice(remaining, DOCUMENTS_PER_BATCH)):
         texts = [normalize(document.text) for document in batch]

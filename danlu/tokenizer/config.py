@@ -1,5 +1,4 @@
-"""The recipe's tables `tokenizer` and `tokens`. Nothing heavy is imported here, so that `danlu --help` stays
-quick."""
+"""The recipe's tables `tokenizer` and `tokens`. Nothing heavy is imported here, so that `danlu --help` stays quick."""
 
 import dataclasses
 from pathlib import Path
@@ -72,8 +71,7 @@ class TokensConfig:
     """The stage's folder; the products are `shards/train/` and `shards/validation/` inside it."""
 
     tokens_per_file: int = 100_000_000
-    """A shard file is closed after the document that reaches this many tokens. Our choice: 200 MB at two
-    bytes each."""
+    """A shard file is closed after the document that reaches this many tokens. Our choice: 200 MB at two bytes each."""
 
     use_weights: bool = True
     """Repeat training documents by their `weight` (2.5: each two or three times, 2.5 on average, exactly).

@@ -1,7 +1,6 @@
 """The corpus as documents, streamed from Parquet.
 
-In: a folder of `*.parquet` with the columns `id, text, source, language, weight`. Out: an iterator of
-`Document`.
+In: a folder of `*.parquet` with the columns `id, text, source, language, weight`. Out: an iterator of `Document`.
 """
 
 import dataclasses
@@ -34,9 +33,7 @@ class Document:
 def parquet_files(folder: Path) -> list[Path]:
     """The folder's Parquet files by name. Raises UserError when there is no folder or no file."""
     if not folder.is_dir():
-        raise UserError(
-            "no such folder of documents", where=folder, mend="Build it with `danlu corpus build`"
-        )
+        raise UserError("no such folder of documents", where=folder, mend="Build it with `danlu corpus build`")
     files = sorted(folder.glob("*.parquet"))
     if not files:
         raise UserError("holds no *.parquet file", where=folder, mend="Build it with `danlu corpus build`")
@@ -47,8 +44,7 @@ def iter_documents(folder: Path) -> Iterator[Document]:
     """Every document below `folder`, files by name and rows in order, a few at a time in memory.
 
     Raises UserError for a missing folder, a broken file, a missing column, an empty text field or a weight
-    that cannot be used. A folder whose files hold no rows gives nothing: the caller knows whether that is an
-    error.
+    that cannot be used. A folder whose files hold no rows gives nothing: the caller knows whether that is an error.
     """
     for path in parquet_files(folder):
         for batch in _batches(path, COLUMNS):
@@ -66,8 +62,7 @@ def iter_documents(folder: Path) -> Iterator[Document]:
 
 
 def iter_weights(folder: Path) -> Iterator[tuple[str, str, float]]:
-    """`(id, source, weight)` of every document in the order of `iter_documents`, without reading the
-    texts."""
+    """`(id, source, weight)` of every document in the order of `iter_documents`, without reading the texts."""
     for path in parquet_files(folder):
         for batch in _batches(path, ("id", "source", "weight")):
             columns = (batch.column(name).to_pylist() for name in ("id", "source", "weight"))
@@ -78,9 +73,7 @@ def iter_weights(folder: Path) -> Iterator[tuple[str, str, float]]:
 def _weight(weight: float | None, identity: str, path: Path) -> float:
     value = 1.0 if weight is None else float(weight)
     if not math.isfinite(value) or value < 0:
-        raise UserError(
-            f"document {identity!r} has the weight {value}", where=path, mend="A weight is 0 or more"
-        )
+        raise UserError(f"document {identity!r} has the weight {value}", where=path, mend="A weight is 0 or more")
     return value
 
 

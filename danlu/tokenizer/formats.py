@@ -26,8 +26,7 @@ FILES = (RANK_FILE, JSON_FILE, CONFIG_FILE)
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Ranks of byte strings (a rank is an id and the order of merging), special tokens, and how text is
-    cut."""
+    """Ranks of byte strings (a rank is an id and the order of merging), special tokens, and how text is cut."""
 
     ranks: dict[bytes, int]
     special: dict[str, int]
@@ -40,8 +39,7 @@ class Vocabulary:
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """The vocabulary of a folder, a rank file or a `tokenizer.json`. Raises UserError naming file and
-    mistake."""
+    """The vocabulary of a folder, a rank file or a `tokenizer.json`. Raises UserError naming file and mistake."""
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
@@ -126,27 +124,19 @@ def _read_json(path: Path) -> Vocabulary:
         }
         _check_merge_order(data["model"], path)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"not a byte-level BPE as Qwen's ({error!r} is not what it should be)", where=path
-        ) from error
+        raise UserError(f"not a byte-level BPE as Qwen's ({error!r} is not what it should be)", where=path) from error
     return Vocabulary(ranks, special, pattern)
 
 
 def _pattern(data: dict[str, Any], path: Path) -> str:
     """The cutting pattern; refuses what this tokenizer would not do the same way."""
     if data["model"]["type"] != "BPE" or data["model"].get("byte_fallback"):
-        raise UserError(
-            "not a byte-level BPE", where=path, mend="Use a tokenizer of the Qwen, GPT or Llama 3 kind"
-        )
+        raise UserError("not a byte-level BPE", where=path, mend="Use a tokenizer of the Qwen kind")
     if (data["normalizer"] or {}).get("type") != "NFC":
-        raise UserError(
-            "its text is not normalised to NFC", where=path, mend="Use a tokenizer of the Qwen kind"
-        )
+        raise UserError("its text is not normalised to NFC", where=path, mend="Use a tokenizer of the Qwen kind")
     steps = data["pre_tokenizer"].get("pretokenizers", [data["pre_tokenizer"]])
     if [step["type"] for step in steps] != ["Split", "ByteLevel"] or steps[1].get("add_prefix_space"):
-        raise UserError(
-            "its text is not cut by one pattern", where=path, mend="Use a tokenizer of the Qwen kind"
-        )
+        raise UserError("its text is not cut by one pattern", where=path, mend="Use a tokenizer of the Qwen kind")
     pattern: str = steps[0]["pattern"]["Regex"]
     return pattern
 
@@ -219,9 +209,7 @@ def _tokenizer_json(vocabulary: Vocabulary) -> str:
     names = sorted(vocabulary.special, key=vocabulary.special.__getitem__)
     tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
     if any(tokenizer.token_to_id(name) != vocabulary.special[name] for name in names):
-        raise UserError(
-            "the special tokens do not follow the ranks without a gap, which tokenizer.json needs"
-        )
+        raise UserError("the special tokens do not follow the ranks without a gap, which tokenizer.json needs")
     return tokenizer.to_str(pretty=True)
 
 
@@ -229,8 +217,7 @@ def tokenizer_config(vocabulary: Vocabulary) -> dict[str, Any]:
     """What `transformers.AutoTokenizer` reads beside `tokenizer.json`.
 
     A reply ends with `<|im_end|>` and batches are padded with `<|endoftext|>`, so that padding never hides
-    the end of a reply. The class is the one that takes `tokenizer.json` as it is, in transformers 4 and 5
-    alike.
+    the end of a reply. The class is the one that takes `tokenizer.json` as it is (tested with transformers 5.24).
     """
     named = [name for name in (IM_START, IM_END) if name in vocabulary.special]
     return {

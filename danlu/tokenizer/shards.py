@@ -2,15 +2,11 @@
 
 In: documents and a tokenizer. Out: a folder with
 
-    tokens-00000.bin, …    ids as uint16 (vocabularies up to 65,536) or uint32, each document followed by
-                           <|endoftext|>
-    offsets.npy            int64, num_documents + 1: document i is tokens[offsets[i]:offsets[i + 1]], end
-                           marker included
-    num_bytes.npy          int64, UTF-8 bytes of each document's text in NFC (what bits per byte are divided
-                           by)
+    tokens-00000.bin, …    ids as uint16 (vocabularies up to 65,536) or uint32; <|endoftext|> after each document
+    offsets.npy            int64, num_documents + 1: document i is tokens[offsets[i]:offsets[i + 1]] with its marker
+    num_bytes.npy          int64, UTF-8 bytes of each document's text in NFC, the divisor of bits per byte
     languages.npy          uint16, index into the list of languages in index.json
-    index.json             kind of number, files with their numbers of tokens, languages, vocabulary, end
-                           marker
+    index.json             kind of number, files with their numbers of tokens, languages, vocabulary, end marker
 
 Documents never lie across two files; the reader joins the files into one sequence.
 """
@@ -167,8 +163,7 @@ def write_token_shards(config: TokensConfig) -> Path:
 
 
 class JoinedTokens:
-    """Several memory-mapped files as one sequence; takes an index or a slice (without a step), as one file
-    would."""
+    """Several memory-mapped files as one sequence; takes an index or a slice (without a step), as one file would."""
 
     def __init__(self, parts: list[NDArray[Any]]) -> None:
         self.parts = parts
@@ -210,9 +205,7 @@ class TokenShards:
         """Where each document begins, and the number of tokens at last: num_documents + 1 numbers."""
         self.num_bytes: NDArray[np.int64] = np.load(self.folder / "num_bytes.npy")
         """UTF-8 bytes of each document."""
-        self.languages: list[str] = [
-            index["languages"][code] for code in np.load(self.folder / "languages.npy")
-        ]
+        self.languages: list[str] = [index["languages"][code] for code in np.load(self.folder / "languages.npy")]
         """Language of each document."""
         parts = [self._map(file["name"], file["num_tokens"], index["dtype"]) for file in index["files"]]
         self.tokens: NDArray[Any] | JoinedTokens = _join(parts, index["dtype"])
@@ -231,9 +224,7 @@ class TokenShards:
         path = self.folder / name
         expected = num_tokens * np.dtype(kind).itemsize
         if not path.is_file() or path.stat().st_size != expected:
-            raise UserError(
-                f"not {expected} bytes, as the index says", where=path, mend="Run the stage `tokens` again"
-            )
+            raise UserError(f"not {expected} bytes, as the index says", where=path, mend="Run the stage `tokens` again")
         return np.memmap(path, dtype=kind, mode="r", shape=(num_tokens,))
 
 

@@ -21,13 +21,11 @@ class StreamDecoder:
         self.decoder = codecs.getincrementaldecoder("utf-8")(errors)
 
     def push(self, token_id: int) -> str:
-        """The text that became complete with this id, often empty. Raises ValueError for an id that does not
-        exist."""
+        """The text that became complete with this id, often empty. Raises ValueError for an id that does not exist."""
         return self.decoder.decode(self.tokenizer.decode_bytes([token_id]))
 
     def flush(self) -> str:
-        """What is left at the end: empty, or what `decode` makes of a character that was cut. Ready for a new
-        text."""
+        """What is left at the end: empty, or what `decode` makes of a character that was cut. Ready for a new text."""
         rest = self.decoder.decode(b"", final=True)
         self.decoder.reset()
         return rest

@@ -6,8 +6,7 @@ In: `input/train/*.parquet`, and `input/validation` to measure on. Out: the fold
 Tie rule: the most frequent pair is merged first; of equally frequent pairs the one with the smaller left id,
 then the smaller right id (bytes are ids 0 to 255 by value, merges follow in order). The trainer keeps it
 whatever the order of the documents, the hash seed and the number of threads, so the rank file depends on the
-set of texts alone. Documents count once whatever their weight: weights belong to the model's diet, not to its
-alphabet.
+set of texts alone. Documents count once whatever their weight: weights belong to the model's diet, not to its alphabet.
 """
 
 import hashlib
@@ -62,8 +61,7 @@ def train_tokenizer(config: TokenizerConfig) -> Path:
 
 
 class ChosenDocuments:
-    """The documents to train on: all, or as many as fit into a number of bytes, those whose texts hash lowest
-    first.
+    """The documents to train on: all, or as many as fit into a number of bytes, those whose texts hash lowest first.
 
     Keeps 16 bytes for each document, not the texts.
     """
@@ -119,11 +117,9 @@ def _counted(texts: Iterable[str], bar: ProgressBar) -> Iterator[str]:
 
 
 def cut_long_pieces(text: str, longest: int) -> Iterator[str]:
-    """`text` in parts, cut wherever `longest` letters, marks or white-space characters stand in a row and
-    more follow.
+    """`text` in parts, cut wherever `longest` letters, marks or white-space characters stand in a row and more follow.
 
-    Without it one piece may be as long as the document (Chinese without punctuation), and each merge would
-    walk it.
+    Without it one piece may be as long as the document (Chinese without punctuation), and each merge would walk it.
     """
     classes = (r"\p{L}", r"[^\s\p{L}\p{N}]", r"\s")
     long_run = "|".join(f"{kind}{{{longest}}}(?={kind})" for kind in classes)
