@@ -141,18 +141,20 @@ def _records(path: Path) -> Iterator[tuple[str, bytes | Any]]:
     if start.startswith(b"["):
         yield from ((f"record {number}", record) for number, record in enumerate(_array(path), start=1))
         return
+    for number, line in enumerate(_lines(path), start=1):
+        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if line.strip():
+            yield f"line {number}", line
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file; of one that is too long only so much that this shows."""
     with path.open("rb") as stream:
-        number = 0
         while line := stream.readline(MAX_RECORD_BYTES + 1):
-            number += 1
-            too_long = len(line) > MAX_RECORD_BYTES
             rest = line
-            while rest and not rest.endswith(b"\n") and too_long:
-                rest = stream.readline(MAX_RECORD_BYTES)
-            if too_long:
-                yield f"line {number}", ValueError(f"the line is longer than {MAX_RECORD_BYTES} bytes")
-            elif line.strip():
-                yield f"line {number}", line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            while len(rest) > MAX_RECORD_BYTES and not rest.endswith(b"\n"):
+                rest = stream.readline(MAX_RECORD_BYTES + 1)
+            yield line
 
 
 def _array(path: Path) -> list[Any]:
@@ -167,10 +169,10 @@ def _array(path: Path) -> list[Any]:
 
 
 def _parsed(record: bytes | Any) -> Any:
-    if isinstance(record, ValueError):
-        raise record
     if not isinstance(record, bytes):
         return record
+    if len(record) > MAX_RECORD_BYTES:
+        raise ValueError(f"the line is longer than {MAX_RECORD_BYTES} bytes")
     try:
         return json.loads(record.decode("utf-8"))
     except UnicodeDecodeError as error:
