@@ -6,6 +6,7 @@ bytes, and where none holds the whole body is looked at, not only its beginning 
 
 import codecs
 import re
+import unicodedata
 
 CJK_ENCODINGS = frozenset({"gb18030", "big5hkscs", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949", "iso2022_jp"})
 SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "iso8859-1": "cp1252", "ascii": "cp1252",
@@ -14,9 +15,16 @@ SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "iso885
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 META_CHARSET = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?\s*([\w:.-]+)", re.IGNORECASE)
 HEADER_CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([\w:.-]+)", re.IGNORECASE)
-TOLERATED_ERRORS = 1e-3
-"""Share of broken bytes up to which an otherwise fitting encoding is taken and the broken bytes left out. Our choice:
+SAMPLE_CHARACTERS = 50_000
+"""Characters looked at for the plausibility of a decoding. Our choice."""
+TOLERATED_ERRORS = 0.01
+"""Share of broken non-ASCII bytes up to which a fitting encoding is taken and the broken bytes left out. Our choice:
 pages cut in the middle of a character or with one foreign quotation mark are common."""
+COMMON_CHINESE = 0.9
+"""Share of GB2312's 6,763 everyday characters from which undeclared bytes pass as GB18030. Our choice: real articles
+have over 0.99, another encoding read as Chinese has rare ones."""
+BROKEN_UTF8 = re.compile(rb"[\xe3-\xe9][\x80-\xbf]{2}")
+"""Chinese characters and kana in UTF-8."""
 
 
 class UndecodableError(ValueError):
@@ -26,12 +34,12 @@ class UndecodableError(ValueError):
 def decode_html(body: bytes, content_type: str | None = None) -> tuple[str, str]:
     """The page's text and the encoding used. Raises UndecodableError when none fits."""
     claims = [*header_charset(content_type), *mark_charset(body), *META_CHARSET.findall(body)[:1]]
-    return decode(body, [codec for codec in map(known_codec, claims) if codec])
+    return decode(body, [codec for codec in map(known_codec, claims) if codec], is_page=True)
 
 
 def decode_text(body: bytes) -> tuple[str, str]:
     """The same for a plain file, which can only claim an encoding by its byte order mark."""
-    return decode(body, list(mark_charset(body)))
+    return decode(body, list(mark_charset(body)), is_page=False)
 
 
 def header_charset(content_type: str | None) -> list[str]:
@@ -48,41 +56,45 @@ def known_codec(name: str | bytes) -> str | None:
     """Python's name of a charset, widened to the superset that pages really use; None for an unknown one."""
     text = name.decode("ascii", "replace") if isinstance(name, bytes) else name
     try:
-        codec = codecs.lookup(text).name
+        codec = codecs.lookup(text)
     except (LookupError, ValueError):
         return None
-    return SUPERSETS.get(codec, codec)
+    # `base64` and the like are codecs too, but no encodings of text.
+    return SUPERSETS.get(codec.name, codec.name) if codec._is_text_encoding else None
 
 
-def decode(body: bytes, claims: list[str]) -> tuple[str, str]:
+def decode(body: bytes, claims: list[str], *, is_page: bool) -> tuple[str, str]:
     """Text and encoding: the first claim that the bytes bear out, else UTF-8, else what the whole body looks like."""
     for codec in claims:
         # UTF-8 with characters of three bytes or more does not come about by chance: such bytes refute another claim.
         if codec not in ("utf-8", "utf-8-sig") and not codec.startswith("utf-16") and is_surely_utf8(body):
             continue
-        if (text := strictly(body, codec)) is not None:
+        text = strictly(body, codec)
+        if text is not None and is_plausible(text):
             return text, codec
-    if (text := strictly(body, "utf-8")) is not None:
+    text = strictly(body, "utf-8")
+    if text is not None and is_plausible(text):
         return text, "utf-8"
-    for codec in [*claims, "utf-8", *detected(body)]:
-        if (text := leniently(body, codec)) is not None:
+    for codec in [*claims, "utf-8", *detected(body, is_page=is_page)]:
+        text = leniently(body, codec)
+        if text is not None and is_plausible(text):
             return text, codec
     raise UndecodableError("no encoding fits the bytes")
 
 
 def strictly(body: bytes, codec: str) -> str | None:
+    """The text, None where a single byte does not fit."""
     try:
         return body.decode(codec)
-    except (UnicodeDecodeError, UnicodeError):
+    except UnicodeError:
         return None
 
 
 def leniently(body: bytes, codec: str) -> str | None:
-    """The text without its few broken bytes; None when they are many, or where any byte fits and proves nothing."""
+    """The text without its broken bytes; None when they are more than a few."""
     text = body.decode(codec, "replace")
-    broken = text.count("\ufffd")
-    foreign = len(re.findall(rb"[\x80-\xff]", body)) + 1
-    if broken > TOLERATED_ERRORS * foreign + (0 if broken > 1 else 1) or looks_binary(text):
+    foreign = sum(map(len, re.findall(rb"[\x80-\xff]+", body)))
+    if text.count("\ufffd") > TOLERATED_ERRORS * foreign:
         return None
     return text.replace("\ufffd", "")
 
@@ -93,19 +105,43 @@ def is_surely_utf8(body: bytes) -> bool:
     return text is not None and re.search("[\u0800-\U0010ffff]", text) is not None
 
 
-def detected(body: bytes) -> list[str]:
-    """Encodings that the non-ASCII stretches of the whole body point to, the likeliest first."""
+def detected(body: bytes, *, is_page: bool) -> list[str]:
+    """Encodings that the non-ASCII stretches of the whole body point to, the likeliest first.
+
+    A page may be in a Western single-byte encoding, as browsers assume; a plain file may not, since in those every
+    byte means something and a broken file would pass.
+    """
     from resiliparse.parse.encoding import detect_encoding
 
     # Only text between tags that holds foreign bytes: 20 kB of script before the article must not drown it.
     foreign = b"\n".join(re.findall(rb"[^<>\n]*[\x80-\xff][^<>\n]*", body))
-    if len(re.findall("[\u4e00-\u9fff]".encode("utf-8")[:1] + rb"[\x80-\xbf]{2}", foreign)) * 6 > len(foreign):
-        return []  # broken UTF-8: three-byte characters all over
+    high = sum(map(len, re.findall(rb"[\x80-\xff]+", foreign)))
+    if 3 * len(BROKEN_UTF8.findall(foreign)) > 0.5 * high:
+        return []
     guess = known_codec(detect_encoding(foreign, max_len=0) or "")
-    return [codec for codec in (guess, "gb18030") if codec and codec != "utf-8"]
+    found = [guess] if guess in CJK_ENCODINGS - {"gb18030"} or (guess and guess != "gb18030" and is_page) else []
+    if is_korean(foreign):
+        found.insert(0, "cp949")
+    elif is_common_chinese(foreign):
+        found.insert(0 if guess == "gb18030" else len(found), "gb18030")
+    return [codec for codec in found if codec and codec != "utf-8"]
 
 
-def looks_binary(text: str) -> bool:
-    """True when control characters say that this was never text."""
-    sample = text[:100_000]
-    return len(re.findall("[\x00-\x08\x0e-\x1f\x7f]", sample)) > 0.01 * len(sample)
+def is_korean(body: bytes) -> bool:
+    """True when double bytes stay in the rows of EUC-KR's syllables, B0 to C8; Chinese goes beyond them."""
+    leads = [pair[0] for pair in re.findall(rb"[\xa1-\xfe][\xa1-\xfe]", body) if pair[0] >= 0xB0]
+    return len(leads) > 0 and sum(lead <= 0xC8 for lead in leads) > 0.97 * len(leads)
+
+
+def is_common_chinese(body: bytes) -> bool:
+    """True when the bytes, read as GB18030, are everyday characters."""
+    text = re.sub(r"[\x00-\x7f\ufffd]", "", body.decode("gb18030", "replace"))
+    common = len(text.encode("gb2312", "ignore").decode("gb2312"))
+    return len(text) > 0 and common >= COMMON_CHINESE * len(text)
+
+
+def is_plausible(text: str) -> bool:
+    """True when hardly any character is a control, unassigned or private one, which no real text holds."""
+    sample = text[:SAMPLE_CHARACTERS]
+    odd = sum(unicodedata.category(c) in ("Cc", "Cn", "Co", "Cs") and c not in "\t\n\r\f\v" for c in sample)
+    return odd <= 0.01 * len(sample)

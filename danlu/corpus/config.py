@@ -11,8 +11,10 @@ LABELS = """
     mt mwl my myv mzn nah nap nds ne new nl nn no oc or os pa pam pfl pl pms pnb ps pt qu rm ro ru rue sa sah sc scn
     sco sd sh si sk sl so sq sr su sv sw ta te tg th tk tl tr tt tyv ug uk ur uz vec vep vi vls vo wa war wuu xal xmf
     yi yo yue zh"""
-FASTTEXT_LANGUAGES = frozenset(LABELS.split())
-"""The 176 codes that the language model (fastText lid.176) can answer; `wuu` and `yue` are counted as `zh`."""
+COUNTED_AS_CHINESE = frozenset(["yue", "wuu"])
+"""Labels counted as `zh`: written Cantonese and Wu share its characters, and news is misread as them."""
+KNOWN_LANGUAGES = frozenset(LABELS.split()) - COUNTED_AS_CHINESE
+"""The codes of the language model (fastText lid.176) that a document can be given."""
 
 CODE = "code"
 """The language of source files, known by their extension."""
@@ -189,7 +191,7 @@ class CorpusConfig:
     """Seed of the choice of held-out documents."""
 
     def __post_init__(self) -> None:
-        check_known("language", self.languages, [CODE, *sorted(FASTTEXT_LANGUAGES)])
+        check_known("language", self.languages, [CODE, *sorted(KNOWN_LANGUAGES)])
         check_known("extractor", (self.extractor,), list(EXTRACTORS))
         for name in ("min_language_confidence", "validation_share", "warn_source_loss"):
             check_share(name, getattr(self, name))

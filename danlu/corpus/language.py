@@ -4,8 +4,8 @@ import re
 from functools import cache
 from typing import Any
 
-CHINESE = ("zh", "yue", "wuu")
-"""Labels counted as Chinese: written Cantonese and Wu share its characters, and news is misread as them."""
+from danlu.corpus.config import COUNTED_AS_CHINESE
+
 SAMPLE_CHARACTERS = 5000
 """Characters that are looked at. Our choice: the verdict does not change after some hundreds."""
 KANA = re.compile("[\u3040-\u30ff]")
@@ -34,7 +34,7 @@ def identify(text: str, min_letters: int, min_confidence: float) -> tuple[str, f
         return "unknown", 0.0
     labels, probabilities = model().predict(line, k=5)
     found = {label.removeprefix("__label__"): float(p) for label, p in zip(labels, probabilities, strict=True)}
-    chinese = sum(found.pop(label, 0.0) for label in CHINESE)
+    chinese = sum(found.pop(label, 0.0) for label in ("zh", *COUNTED_AS_CHINESE))
     best = max(found, key=lambda label: found[label], default="zh")
     if chinese >= found.get(best, 0.0) or (best == "ja" and is_han_without_kana(line, letters)):
         best, found["zh"] = "zh", max(chinese, found.get("ja", 0.0))

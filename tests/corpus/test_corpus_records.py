@@ -1,0 +1,114 @@
+"""Every format of a user's folder, and everything that can be wrong with one."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from danlu.corpus.records import Record, input_files, read_records
+from danlu.run.errors import UserError
+
+LIMIT = 1000
+
+
+def records(path: Path, folder: Path) -> list[Record]:
+    return list(read_records(path, folder, LIMIT))
+
+
+def test_a_single_file_is_one_document_of_its_first_folder(tmp_path: Path) -> None:
+    page = tmp_path / "news" / "deep" / "page.HTML"
+    page.parent.mkdir(parents=True)
+    page.write_bytes(b"<p>hi</p>")
+    (record,) = records(page, tmp_path)
+    assert (record.source, record.kind, record.body, record.problem) == ("news", "page", b"<p>hi</p>", None)
+    assert record.url == "news/deep/page.HTML"
+
+
+def test_a_file_at_the_top_is_its_own_source(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("hi")
+    assert records(tmp_path / "notes.md", tmp_path)[0].source == "notes.md"
+
+
+def test_json_lines_skip_what_is_broken_and_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = [
+        json.dumps({"text": "good", "url": "https://example.org/1"}), "not json", json.dumps([1]), "",
+        json.dumps({"text": 5}), json.dumps({"text": "x" * 2000}), json.dumps({"html": "<p>page</p>"}),
+        json.dumps({"content": "half \ud83d pair"}),
+    ]  # fmt: skip
+    path.write_bytes("\n".join(lines).encode() + b"\n" + b'{"text": "\xff"}')
+    found = records(path, tmp_path)
+    assert [record.problem for record in found] == [
+        None, "broken_record", "broken_record", "broken_record", "too_large", None, None, "broken_record",
+    ]  # fmt: skip
+    assert found[0].url == "https://example.org/1"
+    assert found[5].kind == "page"
+    assert found[6].body == b"half ? pair"
+
+
+def test_one_endless_line_is_skipped_without_being_held(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "' + b"x" * 100_000 + b'"}\n' + b'{"text": "after"}\n')
+    assert [record.problem for record in records(path, tmp_path)] == ["too_large", None]
+    (tmp_path / "b.txt").write_bytes(b"x" * (LIMIT + 1))
+    (large,) = records(tmp_path / "b.txt", tmp_path)
+    assert (large.problem, large.body) == ("too_large", b"")
+
+
+def test_parquet_rows_are_documents(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["one", None, "x" * 2000], "url": ["u1", "u2", None], "other": [1, 2, 3]}), path)
+    assert [(r.body, r.url, r.problem) for r in records(path, tmp_path)] == [
+        (b"one", "u1", None), (b"", "u2", "broken_record"), (b"", "a.parquet#3", "too_large"),
+    ]  # fmt: skip
+    pq.write_table(pa.table({"other": [1, 2]}), path)
+    assert [record.problem for record in records(path, tmp_path)] == ["broken_record"] * 2
+
+
+def warc_response(url: str, header: str, body: bytes) -> bytes:
+    http = f"HTTP/1.1 200 OK\r\n{header}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2024-01-01T00:00:00Z\r\n"
+    head += f"WARC-Record-ID: <urn:uuid:{url[-1]}>\r\nContent-Type: application/http; msgtype=response\r\n"
+    return f"{head}Content-Length: {len(http)}\r\n\r\n".encode() + http + b"\r\n\r\n"
+
+
+WARC = [
+    warc_response("https://example.org/1", 'Content-Type: text/html; Charset="GBK"', "<p>你好</p>".encode("gbk")),
+    warc_response("https://example.org/2", "Content-Type: image/png", b"\x89PNG"),
+    warc_response("https://example.org/3", "content-type: TEXT/PLAIN", b"plain"),
+    warc_response("https://example.org/4", "Content-Type: text/html", b"x" * 5000),
+]
+
+
+@pytest.mark.parametrize("name", ["a.warc", "a.warc.gz"])
+def test_web_archives_give_their_responses_with_the_http_header(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"".join(map(gzip.compress, WARC)) if name.endswith("gz") else b"".join(WARC))
+    found = records(path, tmp_path)
+    assert [record.problem for record in found] == [None, "not_a_page", None, "too_large"]
+    assert found[0].url == "https://example.org/1"
+    assert found[0].content_type == 'text/html; Charset="GBK"'
+    assert [record.kind for record in found[:3:2]] == ["page", "text"]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.warc.gz", "a.warc"])
+def test_a_broken_file_is_one_counted_skip(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"this is no such file" * 50)
+    (record,) = records(tmp_path / name, tmp_path)
+    assert (record.problem, record.source) == ("broken_file", name)
+
+
+def test_missing_and_empty_folders_are_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        input_files(tmp_path / "absent")
+    with pytest.raises(UserError, match="no file here that can be read"):
+        input_files(tmp_path)
+    (tmp_path / "picture.png").write_bytes(b"x")
+    (tmp_path / ".hidden.txt").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"Known are: \.html"):
+        input_files(tmp_path)
+    (tmp_path / "a.txt").write_bytes(b"x")
+    assert input_files(tmp_path) == ([tmp_path / "a.txt"], 1)
