@@ -101,9 +101,7 @@ def test_nul_bytes_of_the_held_out_text_are_not_scored() -> None:
     assert byte_ngram_bits_per_byte(train, apart) == pytest.approx(byte_ngram_bits_per_byte(train, alone))
 
 
-@pytest.mark.parametrize(
-    ("train", "held_out"), [([], [b"a"]), ([b""], [b"a"]), ([b"a"], []), ([b"a"], [b"\0"])]
-)
+@pytest.mark.parametrize(("train", "held_out"), [([], [b"a"]), ([b""], [b"a"]), ([b"a"], []), ([b"a"], [b"\0"])])
 def test_no_bytes_is_an_error(train: list[bytes], held_out: list[bytes]) -> None:
     with pytest.raises(ValueError, match="no bytes"):
         byte_ngram_bits_per_byte(train, held_out)
