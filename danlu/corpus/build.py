@@ -45,6 +45,7 @@ SCORE_COLUMNS = tuple(f"score_{name}" for name in SCORES)
 def build(config: CorpusConfig) -> Path:
     """Build the corpus; the folder `out/documents`. Raises UserError for a missing or empty input or result."""
     files, passed_over = input_files(config.input)
+    check_weights(config, files)
     work = config.out / ".work"
     shutil.rmtree(work, ignore_errors=True)
     try:
@@ -63,6 +64,16 @@ def build(config: CorpusConfig) -> Path:
     return config.out / "documents"
 
 
+def check_weights(config: CorpusConfig, files: list[Path]) -> None:
+    """A weight for a source that is not there would have no effect: UserError that lists the sources."""
+    sources = sorted({path.relative_to(config.input).parts[0] for path in files})
+    for name in config.source_weights:
+        if name not in sources:
+            raise UserError(
+                f"source_weights names `{name}`", where=config.input, mend=f"Here are: {', '.join(sources)}"
+            )
+
+
 def build_documents(config: CorpusConfig, files: list[Path], work: Path, tally: Tally) -> None:
     """The steps in order: read and judge, exact duplicates, near duplicates, split and write."""
     total = sum(path.stat().st_size for path in files)
@@ -70,6 +81,8 @@ def build_documents(config: CorpusConfig, files: list[Path], work: Path, tally: 
     table = work / "prepared"
     with ProgressBar("read and judge", total=len(files), unit="files") as bar:
         prepare(files, config, parts, table, lambda: bar.advance(1))
+    if not any(table.rglob("*.parquet")):
+        raise UserError("the files hold no document", where=config.input)
     prepared = load_daft().read_parquet(f"{table}/**/*.parquet")
     with ProgressBar("deduplicate", total=2, unit="passes") as bar:
         exact = exact_duplicates(prepared)

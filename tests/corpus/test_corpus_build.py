@@ -14,7 +14,20 @@ from danlu.corpus.config import CorpusConfig
 from danlu.corpus.plan import part_of
 from danlu.run.errors import UserError
 
-PLACES = "harbour market station castle library museum garden bridge valley island village cathedral".split()
+PLACES = [
+    "harbour",
+    "market",
+    "station",
+    "castle",
+    "library",
+    "museum",
+    "garden",
+    "bridge",
+    "valley",
+    "island",
+    "village",
+    "cathedral",
+]
 
 
 def english(number: int, words: int = 90) -> str:
@@ -26,10 +39,16 @@ def english(number: int, words: int = 90) -> str:
     return f"The story number {number} tells of the people that have been with us. {text}. It ends. So be it."
 
 
+CLAUSES = """古代的匠人在山谷里建造了炼丹炉 火候的大小决定了药材的成色 学徒们每天清晨去河边打水 城里的商人用丝绸换取铁器
+江上的渔船在月光下缓缓归来 春天的花林里住着一位老先生 他把一生的见闻写成了三卷书 书中记载了许多地方的风俗
+北方的冬天漫长而且寒冷 人们围着火炉讲述祖先的故事 南方的雨季使道路变得泥泞 驿站的马匹需要好好照料
+远处的钟声提醒大家该休息了 市场上有来自海外的香料 孩子们喜欢听关于龙的传说 铜镜的背面刻着精美的图案
+这座桥连接了两岸的村庄 医生用草药治好了许多病人 图书馆收藏了珍贵的地图 老师要求学生背诵诗文
+农民在秋天收割金黄的稻谷 画家在墙壁上描绘了众神 旅人从西域带回了葡萄种子 工人修复了倒塌的城墙"""
+
+
 def chinese(number: int) -> str:
-    rng = random.Random(number)
-    characters = "的一是在了和有不这为与以之春江潮水连海平上明月共生随波千万里何处无流转绕芳甸照花林皆似炼丹炉火铜铁器物匠人城市山川"
-    return "".join(rng.choice(characters) + ("。" if i % 17 == 16 else "") for i in range(220)) + "。"
+    return "。".join(random.Random(number).sample(CLAUSES.split(), 12)) + "。"
 
 
 def page(text: str, charset: str) -> bytes:
@@ -145,7 +164,7 @@ def test_names_order_and_parts_of_the_input_change_nothing(built: tuple[Path, Co
         renamed[f"{folder}/{number:02}.{file.split('.', 1)[1]}" if folder else name] = content
     lines = renamed.pop(next(name for name in renamed if name.endswith(".jsonl"))).splitlines()
     renamed |= {f"more/{i}.jsonl": line for i, line in enumerate(reversed(lines))}
-    root, config = built
+    root = built[0]
     build(CorpusConfig(
         input=write(tmp_path / "raw", renamed), out=tmp_path / "out", max_document_megabytes=1.0, validation_share=0.2,
         source_weights={"prose": 2.5}, part_megabytes=0.3,
@@ -168,6 +187,18 @@ def test_an_empty_result_is_one_clear_line(tmp_path: Path) -> None:
     assert "language_unknown 1" in str(caught.value)
     assert not (tmp_path / "out" / "documents").exists()
     assert not (tmp_path / "out" / ".work").exists()
+
+
+def test_files_without_a_document_are_one_clear_line(tmp_path: Path) -> None:
+    config = CorpusConfig(input=write(tmp_path / "raw", {"a/1.jsonl": b"\n"}), out=tmp_path / "out")
+    with pytest.raises(UserError, match="the files hold no document"):
+        build(config)
+
+
+def test_a_weight_without_a_source_is_refused(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", {"a/1.txt": b"x"})
+    with pytest.raises(UserError, match="source_weights names `b`.*Here are: a"):
+        build(CorpusConfig(input=raw, out=tmp_path / "out", source_weights={"b": 2.0}))
 
 
 def test_parts_are_ranges_of_ids() -> None:
