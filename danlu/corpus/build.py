@@ -17,7 +17,7 @@ from danlu.corpus.config import CorpusConfig
 from danlu.corpus.dedup import load_daft
 from danlu.corpus.figures import Tally
 from danlu.corpus.plan import exact_duplicates, near_duplicate_documents, prepare
-from danlu.corpus.records import input_files
+from danlu.corpus.records import SINGLE_FILES, extension, input_files
 from danlu.corpus.split import Entry, copies, held_out
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
@@ -76,7 +76,9 @@ def check_weights(config: CorpusConfig, files: list[Path]) -> None:
 
 def build_documents(config: CorpusConfig, files: list[Path], work: Path, tally: Tally) -> None:
     """The steps in order: read and judge, exact duplicates, near duplicates, split and write."""
-    total = sum(path.stat().st_size for path in files)
+    limit = int(config.max_document_megabytes * 1e6)
+    sizes = [(path.stat().st_size, extension(path) in SINGLE_FILES) for path in files]
+    total = sum(size for size, is_single in sizes if not is_single or size <= limit)
     parts = max(1, math.ceil(total / (config.part_megabytes * 1e6)))
     table = work / "prepared"
     with ProgressBar("read and judge", total=len(files), unit="files") as bar:

@@ -114,7 +114,7 @@ def detected(body: bytes, *, is_page: bool) -> list[str]:
     from resiliparse.parse.encoding import detect_encoding
 
     # Only text between tags that holds foreign bytes: 20 kB of script before the article must not drown it.
-    foreign = b"\n".join(re.findall(rb"[^<>\n]*[\x80-\xff][^<>\n]*", body))
+    foreign = b"\n".join(piece for piece in re.split(rb"[<>\n]", body) if not piece.isascii())
     high = sum(map(len, re.findall(rb"[\x80-\xff]+", foreign)))
     if 3 * len(BROKEN_UTF8.findall(foreign)) > 0.5 * high:
         return []

@@ -5,6 +5,7 @@ In: a page's bytes. Out: its text, `""` when it has none. Three modes: `fast` (r
 `pre` blocks is kept as it is, inline code stays in its sentence, and neighbouring blocks never run together.
 """
 
+import html
 import logging
 import re
 from typing import Any
@@ -21,6 +22,32 @@ BLOCK_TAGS = "address dd dl dt figcaption form h1 h2 h3 h4 h5 h6 hr li nav ol p 
 CONTAINERS = frozenset(CONTAINER_TAGS.split())
 BLOCKS = CONTAINERS | frozenset(BLOCK_TAGS.split())
 SKIPPED = frozenset(["script", "style", "noscript", "template", "svg", "iframe"])
+TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+UNCLOSED = frozenset(
+    [
+        "p",
+        "li",
+        "dt",
+        "dd",
+        "br",
+        "hr",
+        "img",
+        "input",
+        "meta",
+        "link",
+        "option",
+        "tr",
+        "td",
+        "th",
+        "wbr",
+        "col",
+        "area",
+    ]
+)
+"""Elements that stand without a closing tag in ordinary pages."""
+DEEPEST_NESTING = 512
+"""Deeper pages are not given to the extractors, whose time grows with the square of the depth (measured: 27 s for
+20,000 nested elements). 512 is where Chromium stops nesting too; real pages have 20 to 60."""
 MARKER = "danlupreformatted{number:04d}block"
 MARKER_PATTERN = re.compile(r"danlupreformatted(\d{4})block")
 
@@ -36,6 +63,8 @@ def extract(page: str, mode: str) -> str:
         raise ValueError(f"unknown extractor `{mode}`, known: {', '.join(EXTRACTORS)}")
     if not page.strip():
         return ""
+    if nesting(page) > DEEPEST_NESTING:
+        return flat(page)
     if mode == "quality":
         return careful(page) or fast(page)
     text = fast(page)
@@ -43,6 +72,24 @@ def extract(page: str, mode: str) -> str:
         # The careful result replaces the fast one, it is never added to it.
         return careful(page) or text
     return text
+
+
+def nesting(page: str) -> int:
+    """How deep the page's elements are nested, by counting tags; those that need no closing tag are left out."""
+    depth = deepest = 0
+    for closing, name in TAG.findall(page):
+        if name.lower() in UNCLOSED:
+            continue
+        depth = max(0, depth - 1) if closing else depth + 1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def flat(page: str) -> str:
+    """All text of a page that is no tree any sane program wrote: its tags taken out, scripts and styles with them."""
+    text = re.sub(r"(?is)<(script|style)\b.*?(</\1\s*>|$)", " ", page)
+    lines = (line.strip() for line in html.unescape(re.sub(r"<[^<>]*>", "\n", text)).split("\n"))
+    return tidy("\n".join(filter(None, lines)))
 
 
 def fast(page: str) -> str:
@@ -78,7 +125,7 @@ def careful(page: str) -> str:
     text = trafilatura.extract(tree, include_comments=False, include_tables=True, deduplicate=False, fast=False)
     if not text:
         return ""
-    text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t\u00a0]+\n", "\n", text))
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(line.rstrip() for line in text.split("\n")))
 
     def restored(found: re.Match[str]) -> str:
         number = int(found[1])

@@ -23,6 +23,8 @@ BULLETS = ("-", "*", "•", "●", "·", "■", "◆", "○", "▪")
 ELLIPSES = ("...", "…", "。。。")
 SENTENCE_ENDS = re.compile(r"[。！？!?]+|\.(?=\s|$)")
 LONG_NGRAMS = range(5, 11)
+MEASURED_UNITS = 300_000
+"""Words or characters whose n-grams are counted: longer documents are too long by default, and memory stays small."""
 CHARACTERS_A_WORD = 2
 """An n-gram of words in Chinese is taken as one of twice as many characters: most Chinese words have two."""
 
@@ -45,7 +47,7 @@ def measure(text: str, language: str) -> Scores:
         "braces": share(text.count("{") + text.count("}"), len(text)),
         "longest_line": float(max(map(len, lines), default=0)),
     }
-    return scores | repetition(lines, units, CHARACTERS_A_WORD if by_characters else 1)
+    return scores | repetition(lines, units[:MEASURED_UNITS], CHARACTERS_A_WORD if by_characters else 1)
 
 
 def share(part: float, whole: float) -> float:

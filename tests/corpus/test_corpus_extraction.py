@@ -1,6 +1,7 @@
 """Pages become text: white space of code, neighbouring blocks, character sets (known faults D01, D02, D04)."""
 
 import ast
+import time
 
 import pytest
 
@@ -56,6 +57,22 @@ def test_broken_and_empty_pages_give_text_or_nothing(mode: str) -> None:
     assert extract_text(b"", mode) == ""
     assert extract_text(b"<html><body></body></html>", mode) == ""
     assert "left open" in extract_text(b"<div><p>left open <b>and <i>never </div> closed <<<>", mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("tag", ["div", "b", "table><tr><td"])
+def test_a_page_nested_without_end_does_not_hang(mode: str, tag: str) -> None:
+    page = "<script>var x = 1;</script>" + f"<{tag}>" * 20_000 + "some &amp; text" + "</div>" * 9
+    started = time.monotonic()
+    assert extract_text(page.encode(), mode) == "some & text"
+    assert time.monotonic() - started < 2
+
+
+def test_long_lines_of_an_odd_page_are_read_in_linear_time() -> None:
+    page = b"<p>caf\xe9 " + b"x" * 2_000_000 + b" " * 2_000_000 + b"</p>"
+    started = time.monotonic()
+    decode_html(page)
+    assert time.monotonic() - started < 2
 
 
 def test_an_unknown_mode_is_refused() -> None:
