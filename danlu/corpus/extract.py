@@ -22,29 +22,26 @@ BLOCK_TAGS = "address dd dl dt figcaption form h1 h2 h3 h4 h5 h6 hr li nav ol p 
 CONTAINERS = frozenset(CONTAINER_TAGS.split())
 BLOCKS = CONTAINERS | frozenset(BLOCK_TAGS.split())
 SKIPPED = frozenset(["script", "style", "noscript", "template", "svg", "iframe"])
-TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
-UNCLOSED = frozenset(
-    [
-        "p",
-        "li",
-        "dt",
-        "dd",
-        "br",
-        "hr",
-        "img",
-        "input",
-        "meta",
-        "link",
-        "option",
-        "tr",
-        "td",
-        "th",
-        "wbr",
-        "col",
-        "area",
-    ]
+INVISIBLE = re.compile(r"<(script|style|svg)\b.*?(?:</\1\s*>|$)", re.IGNORECASE | re.DOTALL)
+NESTABLE = (
+    *CONTAINERS,
+    "address",
+    "center",
+    "dl",
+    "form",
+    "nav",
+    "ol",
+    "table",
+    "ul",
+    "a",
+    "b",
+    "em",
+    "font",
+    "i",
+    "span",
 )
-"""Elements that stand without a closing tag in ordinary pages."""
+TAG = re.compile(rf"<(/?)(?:{'|'.join((*NESTABLE, 'strong', 'small', 'big', 'u', 's', 'pre'))})\b", re.IGNORECASE)
+"""Elements that need a closing tag and may be nested without end."""
 DEEPEST_NESTING = 512
 """Deeper pages are not given to the extractors, whose time grows with the square of the depth (measured: 27 s for
 20,000 nested elements). 512 is where Chromium stops nesting too; real pages have 20 to 60."""
@@ -75,11 +72,9 @@ def extract(page: str, mode: str) -> str:
 
 
 def nesting(page: str) -> int:
-    """How deep the page's elements are nested, by counting tags; those that need no closing tag are left out."""
+    """How deep the page's elements are nested, by counting the tags that need a closing one."""
     depth = deepest = 0
-    for closing, name in TAG.findall(page):
-        if name.lower() in UNCLOSED:
-            continue
+    for closing in TAG.findall(INVISIBLE.sub("", page)):
         depth = max(0, depth - 1) if closing else depth + 1
         deepest = max(deepest, depth)
     return deepest
@@ -87,8 +82,8 @@ def nesting(page: str) -> int:
 
 def flat(page: str) -> str:
     """All text of a page that is no tree any sane program wrote: its tags taken out, scripts and styles with them."""
-    text = re.sub(r"(?is)<(script|style)\b.*?(</\1\s*>|$)", " ", page)
-    lines = (line.strip() for line in html.unescape(re.sub(r"<[^<>]*>", "\n", text)).split("\n"))
+    text = re.sub(r"<[^<>]*>", "\n", INVISIBLE.sub(" ", page))
+    lines = (line.strip() for line in html.unescape(text).split("\n"))
     return tidy("\n".join(filter(None, lines)))
 
 
