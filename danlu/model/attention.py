@@ -4,6 +4,7 @@ Shapes: B batch, T tokens (queries), S keys, H query heads, K key/value heads, E
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -20,9 +21,10 @@ def rotary_tables(head_dim: int, length: int, theta: float) -> tuple[Tensor, Ten
 
 def apply_rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate `heads` (B, H, T, E) by the angles whose cos and sin are (B or 1, 1, T, E) float32; keeps the dtype."""
-    first, second = heads.float().chunk(2, dim=-1)
+    wide = heads.float()
+    first, second = wide.chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)  # (B, H, T, E)
-    return (heads.float() * cos + turned * sin).to(heads.dtype)
+    return (wide * cos + turned * sin).to(heads.dtype)
 
 
 def attention_mask(position_ids: Tensor, key_length: int, document_ids: Tensor | None) -> Tensor:
@@ -36,6 +38,63 @@ def attention_mask(position_ids: Tensor, key_length: int, document_ids: Tensor |
         return (keys <= position_ids[..., None])[:, None]  # (B, 1, T, S)
     same = document_ids[:, :, None] == document_ids[:, None, :]  # (B, T, T)
     return (same & same.new_ones(same.shape[1:]).tril())[:, None]
+
+
+MATERIALISED_UP_TO = 1024
+"""Longest row whose attention weights are held whole when training on a CPU. Measured on two cores at 256 and 512
+tokens: the fused CPU kernel takes two to three times as long, most of it in its backward pass. Beyond, memory decides."""
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Mix the values (B, K, S, E) by softmax(query · key / sqrt(E)) for queries (B, H, T, E); gives (B, H, T, E).
+
+    `mask` (B or 1, 1, T, S) is True where a query may look; None is plain causal.
+    """
+    if query.device.type == "cpu" and query.requires_grad and key.shape[2] <= MATERIALISED_UP_TO:
+        return _materialised(query, key, value, mask)
+    grouped = query.shape[1] != key.shape[1]
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
+
+
+def _materialised(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """`attend` with the weights held whole; query heads that share a key head are rows of one product."""
+    B, H, T, E = query.shape
+    K, S = key.shape[1], key.shape[2]
+    if mask is None:
+        mask = torch.ones(T, S, dtype=torch.bool, device=query.device).tril()[None, None]
+    hidden = torch.where(mask, 0.0, -torch.inf)  # (B or 1, 1, T, S), added to the scores
+    hidden = hidden.expand(-1, H // K, -1, -1).reshape(-1, 1, H // K * T, S).expand(B, K, -1, -1)
+    rows = _MaterialisedAttention.apply(query.reshape(B, K, H // K * T, E), key, value, hidden, E**-0.5)
+    return rows.reshape(B, H, T, E)
+
+
+class _MaterialisedAttention(torch.autograd.Function):
+    """Attention by plain products; the softmax's gradient in closed form, from the weights kept by the forward pass.
+
+    Shapes: query (B, K, R, E), key and value (B, K, S, E), hidden (B, K, R, S).
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, hidden, scale):  # type: ignore[no-untyped-def]
+        wide = torch.promote_types(query.dtype, torch.float32)
+        scores = (query @ key.transpose(-1, -2)).to(wide) * scale + hidden
+        # Written out: the compiler's own softmax passes over the scores several times more.
+        powers = (scores - scores.amax(-1, keepdim=True)).exp()
+        weights = (powers / powers.sum(-1, keepdim=True)).to(query.dtype)  # (B, K, R, S)
+        mixed = weights @ value
+        ctx.save_for_backward(query, key, value, weights, mixed)
+        ctx.scale = scale
+        return mixed
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        query, key, value, weights, mixed = ctx.saved_tensors
+        wide = torch.promote_types(query.dtype, torch.float32)
+        shared = (grad.to(wide) * mixed.to(wide)).sum(-1, keepdim=True)  # (B, K, R, 1)
+        weight_grad = (grad @ value.transpose(-1, -2)).to(wide)
+        score_grad = (weights.to(wide) * (weight_grad - shared) * ctx.scale).to(query.dtype)
+        value_grad = weights.transpose(-1, -2) @ grad
+        return score_grad @ key, score_grad.transpose(-1, -2) @ query, value_grad, None, None
 
 
 class KVCache:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from danlu.model.attention import KVCache, apply_rotary, attention_mask, rotary_tables
+from danlu.model.attention import KVCache, apply_rotary, attend, attention_mask, rotary_tables
 from danlu.model.config import ModelConfig
 
 
@@ -54,14 +54,7 @@ class Attention(nn.Module):
             key, value = context.cache.update(
                 self.layer, context.rows, context.position_ids, key, value, context.key_length
             )  # (B, K, S, E)
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key.to(query.dtype),
-            value.to(query.dtype),
-            attn_mask=mask,
-            is_causal=mask is None,
-            enable_gqa=self.heads != self.kv_heads,
-        )  # (B, H, T, E)
+        mixed = attend(query, key.to(query.dtype), value.to(query.dtype), mask)  # (B, H, T, E)
         return self.o_proj(mixed.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
 
 

@@ -19,12 +19,15 @@ CHUNK_ELEMENTS = 4 << 20
 GPU_CHUNK_ELEMENTS = 512 << 20
 
 
-def exponentials(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of logits (N, V) to exp(logit - row maximum) (N, V) in the logits' dtype, their sums and the maxima (N)."""
+def exponentiate_rows(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn rows of logits (N, V) in place into exp(logit - row maximum); the logarithm of each row's sum of
+    exponentials of logits, and the sum of what now stands in the row, both (N) float32 (float64 for float64)."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
     maximum = wide.amax(-1)
     powers = (wide - maximum[:, None]).exp()
-    return powers.to(logits.dtype), powers.sum(-1), maximum
+    total = powers.sum(-1)
+    logits.copy_(powers)
+    return total.log() + maximum, total
 
 
 class _ProjectedCrossEntropy(torch.autograd.Function):
@@ -36,7 +39,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weight, labels, rows_at_once, row_exponentials):  # type: ignore[no-untyped-def]
+    def forward(ctx, hidden, weight, labels, rows_at_once, exponentiate):  # type: ignore[no-untyped-def]
         needs_grad = hidden.requires_grad or weight.requires_grad
         dtype = (
             torch.get_autocast_dtype(hidden.device.type)
@@ -50,20 +53,20 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         hidden_grad = torch.empty_like(narrow if needs_grad else narrow[:0])
         weight_grad = torch.zeros_like(weight if needs_grad else weight[:0], dtype=wide)
         with torch.autocast(hidden.device.type, enabled=False):
+            # One buffer for all pieces: fresh memory of this size would be mapped in anew, page by page, each time.
+            buffer = narrow.new_empty(min(rows_at_once, len(narrow)), len(matrix))
             for start in range(0, len(narrow), rows_at_once):
-                rows, target = (
-                    narrow[start : start + rows_at_once],
-                    labels[start : start + rows_at_once, None],
-                )
-                logits = rows @ matrix.T  # (n, V)
+                rows, target = narrow[start : start + rows_at_once], labels[start : start + rows_at_once, None]
+                logits = torch.mm(rows, matrix.T, out=buffer[: len(rows)])  # (n, V)
                 chosen = logits.gather(1, target).to(wide)[:, 0]
-                powers, total, maximum = row_exponentials(logits)
-                loss += (total.log() + maximum - chosen).sum()
+                log_total, total = exponentiate(logits)
+                loss += (log_total - chosen).sum()
                 if needs_grad:
-                    share = 1 / total[:, None]
-                    powers.scatter_add_(1, target, (-total[:, None]).to(dtype))
-                    hidden_grad[start : start + rows_at_once] = (powers @ matrix) * share.to(dtype)
-                    weight_grad += powers.T @ (rows * share.to(dtype))
+                    share = (1 / total[:, None]).to(dtype)
+                    # (`scatter_add_` would pass over the whole piece.)
+                    logits.scatter_(1, target, logits.gather(1, target) - total[:, None].to(dtype))
+                    hidden_grad[start : start + rows_at_once] = (logits @ matrix) * share
+                    weight_grad += logits.T @ (rows * share)
         if needs_grad:
             ctx.save_for_backward(hidden_grad, weight_grad)
             ctx.dtypes = hidden.dtype, weight.dtype
@@ -85,7 +88,7 @@ def cross_entropy_sum(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
-    row_exponentials: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] = exponentials,
+    exponentiate: Callable[[Tensor], tuple[Tensor, Tensor]] = exponentiate_rows,
 ) -> tuple[Tensor, int]:
     """Sum over valid labels of -log softmax(hidden @ weight.T)[label], and the number of valid labels.
 
@@ -98,4 +101,4 @@ def cross_entropy_sum(
         hidden, labels = hidden[valid], labels[valid]
     limit = CHUNK_ELEMENTS if hidden.device.type == "cpu" else GPU_CHUNK_ELEMENTS
     rows = max(1, limit // len(weight))
-    return _ProjectedCrossEntropy.apply(hidden, weight, labels, rows, row_exponentials), len(labels)
+    return _ProjectedCrossEntropy.apply(hidden, weight, labels, rows, exponentiate), len(labels)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from danlu.model.transformer import Transformer
-from danlu.training.loss import IGNORE_INDEX, cross_entropy_sum, exponentials
+from danlu.training.loss import IGNORE_INDEX, cross_entropy_sum, exponentiate_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class LossFunction:
 
     def __init__(self, model: Transformer, compiled: bool, bf16: bool) -> None:
         self.model, self.bf16 = model, bf16
-        self.row_exponentials = torch.compile(exponentials, dynamic=True) if compiled else exponentials
+        self.exponentiate = torch.compile(exponentiate_rows, dynamic=True) if compiled else exponentiate_rows
         # The model itself stays as it is: validation and generation call it with other shapes, uncompiled.
         self.trunk = torch.compile(model.trunk, dynamic=False) if compiled else model.trunk
 
@@ -50,7 +50,7 @@ class LossFunction:
         with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.bf16):
             inputs = self.model.inputs(batch.input_ids, batch.position_ids, batch.document_ids)
             hidden = self.trunk(*inputs, None)
-            return cross_entropy_sum(hidden, self.model.lm_head.weight, batch.labels, self.row_exponentials)
+            return cross_entropy_sum(hidden, self.model.lm_head.weight, batch.labels, self.exponentiate)
 
 
 def accumulate_gradients(
