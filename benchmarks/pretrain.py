@@ -85,7 +85,9 @@ def peer_step(shape: ModelConfig, device: torch.device) -> Callable[[torch.Tenso
 
     values = {key: value for key, value in dataclasses.asdict(shape).items() if key != "rope_theta"}
     model = Qwen2ForCausalLM(Qwen2Config(**values, use_cache=False)).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, fused=True
+    )
     compiled = torch.compile(model, dynamic=False)
 
     def step(ids: torch.Tensor) -> None:

@@ -22,10 +22,17 @@ class Verb:
 
 
 VERBS = {
-    "run": Verb("run a whole recipe: raw pages in, a chat model and a report out", "danlu.commands:Run", "danlu.commands:run"),
-    "corpus fetch": Verb("fetch the demo's raw material", "danlu.corpus.config:FetchConfig", "danlu.corpus.fetch:fetch", "fetch"),
+    "run": Verb(
+        "run a whole recipe: raw pages in, a chat model and a report out", "danlu.commands:Run", "danlu.commands:run"
+    ),
+    "corpus fetch": Verb(
+        "fetch the demo's raw material", "danlu.corpus.config:FetchConfig", "danlu.corpus.fetch:fetch", "fetch"
+    ),
     "corpus build": Verb(
-        "raw pages to clean, deduplicated documents", "danlu.corpus.config:CorpusConfig", "danlu.corpus.build:build", "corpus"
+        "raw pages to clean, deduplicated documents",
+        "danlu.corpus.config:CorpusConfig",
+        "danlu.corpus.build:build",
+        "corpus",
     ),
     "tokenizer train": Verb(
         "train a byte-level BPE vocabulary on a corpus",
@@ -93,9 +100,15 @@ def usage() -> str:
     width = max(len(name) for name in VERBS)
     lines = [f"  {name:<{width}}  {verb.help}" for name, verb in VERBS.items()]
     return "\n".join(
-        ["usage: danlu VERB [options]", "", "Raw web pages in, an aligned bilingual language model out.", ""]
-        + lines
-        + ["", "`danlu VERB --help` shows every value of a verb with its default and meaning."]
+        [
+            "usage: danlu VERB [options]",
+            "",
+            "Raw web pages in, an aligned bilingual language model out.",
+            "",
+            *lines,
+            "",
+            "`danlu VERB --help` shows every value of a verb with its default and meaning.",
+        ]
     )
 
 

@@ -16,7 +16,7 @@ from danlu.run.recipe_file import read_recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Usage: danlu run RECIPE.toml [options]. Every value of the recipe can be set, for example --pretrain.step.seed 2."""
+    """danlu run RECIPE.toml [options]; every value of the recipe can be set, for example --pretrain.step.seed 2."""
 
     out: Path = Path("runs/demo")
     """Folder of the run; by default runs/ and the recipe's name."""
@@ -36,7 +36,9 @@ class Run:
         if not words or words[0] in ("-h", "--help"):
             return cls(), words or ["--help"]
         if words[0].startswith("-"):
-            raise UserError("the recipe's file comes first", where="danlu run", mend="For example: danlu run recipes/demo.toml")
+            raise UserError(
+                "the recipe's file comes first", where="danlu run", mend="For example: danlu run recipes/demo.toml"
+            )
         path = Path(words[0])
         return cls(recipe=read_recipe(path, Recipe), out=Path("runs") / path.stem), words[1:]
 

@@ -1,8 +1,7 @@
 """Raw files to weighted documents: `danlu corpus build`, the report's section on data.
 
 In: a folder of raw files. Out: `documents/train` and `documents/validation` (Parquet: id, text, source, url, language,
-weight, copies, a column per score; sorted by id, which is a content hash), `figures.json`, `examples.json`.
-`copies` is how often a document is used in one pass over the data: the weight made whole, exact for each source.
+weight, a column per score; sorted by id, which is a content hash), `figures.json`, `examples.json`.
 """
 
 import math
@@ -18,7 +17,7 @@ from danlu.corpus.dedup import load_daft
 from danlu.corpus.figures import Tally
 from danlu.corpus.plan import exact_duplicates, near_duplicate_documents, prepare
 from danlu.corpus.records import SINGLE_FILES, extension, input_files
-from danlu.corpus.split import Entry, copies, held_out
+from danlu.corpus.split import Entry, held_out
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
 from danlu.run.progress import ProgressBar
@@ -34,8 +33,6 @@ class Decisions:
     """Id of a near duplicate: the id that stays and the similarity to it."""
     held_out: set[str]
     """Ids for validation."""
-    copies: dict[str, int]
-    """Id of a document for training: how often it is used."""
 
 
 COLUMNS = ("id", "text", "source", "url", "language", "encoding")
@@ -101,25 +98,18 @@ def build_documents(config: CorpusConfig, files: list[Path], work: Path, tally: 
 
 
 def decide(prepared: Any, exact: dict[str, str], near: dict[str, tuple[str, float]], config: CorpusConfig) -> Decisions:
-    """Split and copies of the documents that are left. UserError when there is none."""
+    """The split of the documents that are left. UserError when there is none."""
     col = load_daft().col
-    rows = prepared.where(col("reason").is_null()).select("record", "id", "source", "language", "size").iter_rows()
+    rows = prepared.where(col("reason").is_null()).select("record", "id", "language", "size").iter_rows()
     left = [
-        Entry(id=row["id"], source=row["source"], language=row["language"], size=row["size"])
+        Entry(id=row["id"], language=row["language"], size=row["size"])
         for row in rows
         if row["record"] not in exact and row["id"] not in near
     ]
     if not left:
         raise UserError("no document is left after the filters", where=config.input, mend=drop_summary(prepared))
     chosen = held_out(left, config.validation_share, config.seed)
-    by_source: dict[str, list[str]] = {}
-    for entry in left:
-        if entry.id not in chosen:
-            by_source.setdefault(entry.source, []).append(entry.id)
-    times: dict[str, int] = {}
-    for source, ids in by_source.items():
-        times |= copies(ids, config.source_weights.get(source, 1.0), config.seed)
-    return Decisions(exact=exact, near=near, held_out=chosen, copies=times)
+    return Decisions(exact=exact, near=near, held_out=chosen)
 
 
 def drop_summary(prepared: Any) -> str:
@@ -166,7 +156,6 @@ def write_part(
         chosen = [row for row in rows if (row["id"] in decisions.held_out) == (split == "validation")]
         for row in chosen:
             row["weight"] = config.source_weights.get(row["source"], 1.0)
-            row["copies"] = decisions.copies.get(row["id"], 1)
             tally.keep(row, split)
         (folder / split).mkdir(parents=True, exist_ok=True)
         if chosen or number == 0:
@@ -180,4 +169,4 @@ def output_schema() -> Any:
 
     strings = [pa.field(name, pa.large_string()) for name in COLUMNS]
     reals = [pa.field(name, pa.float64()) for name in ("weight", "language_confidence", *SCORE_COLUMNS)]
-    return pa.schema([*strings, *reals, pa.field("copies", pa.int64())])
+    return pa.schema([*strings, *reals])

@@ -1,7 +1,7 @@
-"""Which documents are held out, and how often each one is used; both follow from content hashes and from nothing else.
+"""Which documents are held out; that follows from content hashes and from nothing else.
 
-In: the ids, languages, sources and sizes of the documents that are left. Out: a set of ids, and a count for each id.
-How files are laid out, named or ordered changes neither.
+In: the ids, languages and sizes of the documents that are left. Out: a set of ids. How files are laid out, named or
+ordered does not change it.
 """
 
 from collections import defaultdict
@@ -16,7 +16,6 @@ class Entry:
     """What the choices need to know of a document."""
 
     id: str
-    source: str
     language: str
     size: int
 
@@ -41,14 +40,3 @@ def held_out(entries: Iterable[Entry], share: float, seed: int) -> set[str]:
     if not chosen and share > 0 and len(drawn) > 1:
         chosen.add(drawn[0].id)
     return chosen
-
-
-def copies(ids: Iterable[str], weight: float, seed: int) -> dict[str, int]:
-    """How often each document of a source is used: `weight` times their number in all, exactly (rounded to a whole).
-
-    Every document gets the whole part of the weight; the rest goes to those of smallest hash, one each.
-    """
-    drawn = sorted(ids, key=lambda name: (derive_seed(seed, "copies", name), name))
-    whole = int(weight)
-    extra = round(weight * len(drawn)) - whole * len(drawn)
-    return {name: whole + (rank < extra) for rank, name in enumerate(drawn)}

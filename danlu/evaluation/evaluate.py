@@ -34,7 +34,11 @@ def document_bytes(folder: Path) -> Iterator[bytes]:
 
 
 def _figures_of(
-    model_folder: Path, shards: TokenShards, splits: dict[str, list[Conversation]], config: EvaluateConfig, bar: ProgressBar
+    model_folder: Path,
+    shards: TokenShards,
+    splits: dict[str, list[Conversation]],
+    config: EvaluateConfig,
+    bar: ProgressBar,
 ) -> dict[str, Any]:
     """Bits per byte, accuracies, refusals and samples of one model."""
     model, tokenizer = load_for_text(model_folder, config.device)
@@ -61,7 +65,9 @@ def evaluate(config: EvaluateConfig) -> Path:
     splits = {name: list(read_conversations(config.conversations / f"{name}.jsonl")) for name in ("test", "unseen")}
     with ProgressBar("evaluate", total=1 + 2 * (1 + len(splits)), unit="parts") as bar:
         ngram = byte_ngram_bits_per_byte(
-            document_bytes(config.documents / "train"), document_bytes(config.documents / "validation"), config.ngram_order
+            document_bytes(config.documents / "train"),
+            document_bytes(config.documents / "validation"),
+            config.ngram_order,
         )
         bar.advance()
         before = _figures_of(config.base, shards, splits, config, bar)

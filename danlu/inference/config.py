@@ -1,5 +1,6 @@
 """How tokens are chosen: values that every verb which generates shares. Imports nothing heavy."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -25,8 +26,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
-        if self.temperature < 0:
-            raise ValueError(f"temperature cannot be negative, it is {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be a number from 0 upwards, not {self.temperature}")
         if not 0 <= self.top_p <= 1:
             raise ValueError(f"top_p must lie in [0, 1], not {self.top_p}")
         if self.top_k < 0:

@@ -28,12 +28,18 @@ class Sequence:
 
 
 class Engine:
-    """Continues up to `max_rows` prompts at a time. `admit` a prompt, `step` all rows by one token, `remove` a row."""
+    """Continues up to `max_rows` prompts at once: `admit` a prompt, `step` all rows by a token, `remove` a row."""
 
     def __init__(
-        self, model: Transformer, stop_ids: Iterable[int], sampling: SamplingConfig, max_rows: int = 1
+        self,
+        model: Transformer,
+        stop_ids: Iterable[int],
+        sampling: SamplingConfig,
+        max_rows: int = 1,
+        vocab_size: int | None = None,
     ) -> None:
-        self.model, self.stop_ids, self.sampling = model, frozenset(stop_ids), sampling
+        """`vocab_size` is the tokenizer's: a model's last logits may be padding, ids that no text has."""
+        self.model, self.stop_ids, self.sampling, self.vocab_size = model, frozenset(stop_ids), sampling, vocab_size
         self.limit = model.config.max_position_embeddings
         parameter = next(model.parameters())
         config = model.config
@@ -52,7 +58,7 @@ class Engine:
         self.admitted = 0
 
     def admit(self, prompt_ids: list[int]) -> int:
-        """Read a prompt and choose its first token; the row's number. Raises UserError for a prompt that does not fit."""
+        """Read a prompt and choose its first token; the row's number. Raises UserError for one that does not fit."""
         if not prompt_ids:
             raise UserError("the prompt is empty", mend="Give at least one character")
         if len(prompt_ids) >= self.limit:
@@ -60,10 +66,15 @@ class Engine:
                 f"the prompt has {len(prompt_ids)} tokens, the model reads {self.limit} with the reply",
                 mend="Shorten it, or begin anew",
             )
+        if not self.free:
+            raise ValueError("every row is taken; remove one first")
         row = self.free.pop()
-        sequence = Sequence(prompt_ids=prompt_ids, generator=self._generator())
-        self.rows[row] = sequence
-        self._forward([row], torch.tensor([prompt_ids]), torch.arange(len(prompt_ids))[None])
+        self.rows[row] = Sequence(prompt_ids=prompt_ids, generator=self._generator())
+        try:
+            self._forward([row], torch.tensor([prompt_ids]), torch.arange(len(prompt_ids))[None])
+        except BaseException:  # Ctrl-C too: the caller never learns the row's number, so its place is freed here.
+            self.remove(row)
+            raise
         return row
 
     def _generator(self) -> torch.Generator:
@@ -79,6 +90,8 @@ class Engine:
     def step(self) -> None:
         """Continue every row that has not ended by one token."""
         going = [row for row, sequence in sorted(self.rows.items()) if sequence.finish_reason is None]
+        if not going:
+            return
         last = torch.tensor([[self.rows[row].output_ids[-1]] for row in going])  # (B, 1)
         places = torch.tensor([[len(self.rows[row].prompt_ids) + len(self.rows[row].output_ids) - 1] for row in going])
         self._forward(going, last, places)
@@ -88,7 +101,8 @@ class Engine:
         self.free.append(row)
         return self.rows.pop(row)
 
-    @torch.inference_mode()
+    # Not inference_mode: the model keeps its rotary tables, and training could not use tables made in that mode.
+    @torch.no_grad()
     def _forward(self, rows: list[int], input_ids: torch.Tensor, position_ids: torch.Tensor) -> None:
         """Run the model on new tokens (B, T) and note the token that each row chooses."""
         context = Context(
@@ -98,7 +112,7 @@ class Engine:
             int(position_ids.max()) + 1,
         )
         hidden = self.model.hidden_states(input_ids.to(self.device), context=context)
-        logits = self.model.lm_head(hidden[:, -1])  # (B, V)
+        logits = self.model.lm_head(hidden[:, -1])[:, : self.vocab_size]  # (B, V)
         sequences = [self.rows[row] for row in rows]
         sampling = self.sampling
         chosen = sample(logits, sampling.temperature, sampling.top_p, sampling.top_k, [s.generator for s in sequences])
@@ -121,9 +135,10 @@ def generate_batch(
     prompts: list[list[int]],
     sampling: SamplingConfig,
     max_rows: int = 64,
+    vocab_size: int | None = None,
 ) -> list[Sequence]:
     """Continue every prompt to its end, `max_rows` at a time; results in the prompts' order."""
-    engine = Engine(model, stop_ids, sampling, max_rows=min(max_rows, len(prompts)) or 1)
+    engine = Engine(model, stop_ids, sampling, max_rows=min(max_rows, len(prompts)) or 1, vocab_size=vocab_size)
     waiting, places, results = list(range(len(prompts)))[::-1], {}, {}
     while waiting or engine.rows:
         while waiting and engine.free:

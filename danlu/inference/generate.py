@@ -1,6 +1,6 @@
 """The door `danlu.generate`: a prompt or a conversation in, text or an iterator of pieces out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 from danlu.inference.config import SamplingConfig
 from danlu.inference.engine import Engine
@@ -20,22 +20,30 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     return ids
 
 
+def stream_row(engine: Engine, tokenizer: Tokenizer, row: int) -> Generator[str, None, None]:
+    """Pieces of a row's continuation as they come, never half a character. The row leaves the engine when it has ended
+    or the caller closes the iterator; the bytes of a cut character come out only at the row's own end."""
+    sequence, told, decoder = engine.rows[row], 0, StreamDecoder(tokenizer)
+    try:
+        while True:
+            for token in sequence.output_ids[told:]:
+                if piece := decoder.push(token):
+                    yield piece
+            told = len(sequence.output_ids)
+            if sequence.finish_reason:
+                break
+            engine.step()
+        if piece := decoder.flush():
+            yield piece
+    finally:
+        engine.remove(row)
+
+
 def stream_pieces(model: Transformer, tokenizer: Tokenizer, prompt: Prompt, sampling: SamplingConfig) -> Iterator[str]:
     """Pieces of the continuation as they come, never half a character; ends at an end token or a limit."""
-    engine = Engine(model, tokenizer.stop_ids, sampling)
-    decoder = StreamDecoder(tokenizer)
+    engine = Engine(model, tokenizer.stop_ids, sampling, vocab_size=tokenizer.vocab_size)
     row = engine.admit(encode_prompt(tokenizer, prompt))
-    sequence, told = engine.rows[row], 0
-    while True:
-        for token in sequence.output_ids[told:]:
-            if piece := decoder.push(token):
-                yield piece
-        told = len(sequence.output_ids)
-        if sequence.finish_reason:
-            break
-        engine.step()
-    if piece := decoder.flush():
-        yield piece
+    yield from stream_row(engine, tokenizer, row)
 
 
 def generate(

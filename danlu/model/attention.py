@@ -42,7 +42,7 @@ def attention_mask(position_ids: Tensor, key_length: int, document_ids: Tensor |
 
 MATERIALISED_UP_TO = 1024
 """Longest row whose attention weights are held whole when training on a CPU. Measured on two cores at 256 and 512
-tokens: the fused CPU kernel takes two to three times as long, most of it in its backward pass. Beyond, memory decides."""
+tokens: the fused CPU kernel takes two to three times as long, mostly in its backward pass. Beyond, memory decides."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -55,7 +55,8 @@ class ModelConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
-                f"hidden_size {self.hidden_size} must be an even multiple of num_attention_heads {self.num_attention_heads}"
+                f"hidden_size {self.hidden_size} must be an even multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
             )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(

@@ -97,7 +97,7 @@ class Context:
 
 
 class Transformer(nn.Module):
-    """The whole model. `model(input_ids)` gives logits; `model.hidden_states(...)` what stands before the projection."""
+    """The whole model. `model(input_ids)` gives logits; `model.hidden_states(...)` what is projected."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Transformer(nn.Module):
                 nn.init.ones_(parameter)
 
     def set_dropout(self, probability: float) -> None:
-        """Dropout on the embeddings and on what each half block adds, as v1's `emb_dropout_prob` and residual dropout."""
+        """Dropout on the embeddings and on what each half block adds, as in v1."""
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = probability

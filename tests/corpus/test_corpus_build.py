@@ -117,7 +117,7 @@ def test_a_source_that_is_gone_is_warned_about(built: tuple[Path, CorpusConfig])
 def test_the_result_has_its_columns_in_the_order_of_the_ids(built: tuple[Path, CorpusConfig]) -> None:
     train = documents(built[0] / "out" / "documents", "train")
     held = documents(built[0] / "out" / "documents", "validation")
-    assert {"id", "text", "source", "url", "language", "weight", "copies", "score_words"} <= set(train[0])
+    assert {"id", "text", "source", "url", "language", "weight", "score_words"} <= set(train[0])
     for rows in (train, held):
         assert rows
         assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
@@ -125,7 +125,6 @@ def test_the_result_has_its_columns_in_the_order_of_the_ids(built: tuple[Path, C
     assert {row["language"] for row in train} == {"zh", "en", "code"}
     prose = [row for row in train if row["source"] == "prose"]
     assert {row["weight"] for row in prose} == {2.5}
-    assert sum(row["copies"] for row in prose) == round(2.5 * len(prose))
     sizes = figures(built[0])["train"]["bytes"]
     for language, size in sizes.items():
         assert size == sum(len(row["text"].encode()) for row in train if row["language"] == language)
