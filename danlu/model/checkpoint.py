@@ -4,6 +4,8 @@ In and out: `config.json`, `generation_config.json`, `model.safetensors`, and th
 """
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -55,16 +57,43 @@ def read_config(folder: Path) -> ModelConfig:
         raise UserError("no config.json here, so this is not a model folder", where=folder)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"not valid JSON: {error}", where=path) from error
-    if values.get("model_type") != "qwen2":
-        raise UserError(f"model_type is {values.get('model_type')!r}", where=path, mend="Danlu opens `qwen2` folders")
-    theta = values.get("rope_theta") or (values.get("rope_parameters") or {}).get("rope_theta") or 10_000.0
+    if not isinstance(values, dict) or values.get("model_type") != "qwen2":
+        kind = values.get("model_type") if isinstance(values, dict) else values
+        raise UserError(f"model_type is {kind!r}", where=path, mend="Danlu opens `qwen2` folders")
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
     names = [name for name in ModelConfig.__dataclass_fields__ if name in values and name != "rope_theta"]
     try:
-        return ModelConfig(rope_theta=float(theta), **{name: values[name] for name in names})
-    except (ValueError, TypeError) as error:
+        theta = _number("rope_theta", values.get("rope_theta") or rope.get("rope_theta") or 10_000.0)
+        config = ModelConfig(rope_theta=theta, **{name: _number(name, values[name]) for name in names})
+    except ValueError as error:
         raise UserError(str(error), where=path) from error
+    _refuse_what_we_do_not_compute(values, rope, config, path)
+    return config
+
+
+def _number(name: str, value: Any) -> Any:
+    """`value` where it is a number (or a flag); ValueError naming the key where it is not."""
+    if not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    return value
+
+
+def _refuse_what_we_do_not_compute(
+    values: dict[str, Any], rope: dict[str, Any], config: ModelConfig, path: Path
+) -> None:
+    """UserError for a setting that changes the result and that `Transformer` does not know."""
+    scaling = rope.get("rope_type") or rope.get("type") or "default"
+    unknown = {
+        f"rope type `{scaling}`": scaling != "default",
+        "use_sliding_window": bool(values.get("use_sliding_window")),
+        f"head_dim {values.get('head_dim')}": values.get("head_dim") not in (None, config.head_dim),
+        f"hidden_act `{values.get('hidden_act')}`": values.get("hidden_act", "silu") != "silu",
+    }
+    for name, asked in unknown.items():
+        if asked:
+            raise UserError(f"{name} is not supported", where=path, mend="Danlu computes plain Qwen2 models")
 
 
 def hf_tensors(model: Transformer) -> dict[str, Tensor]:
@@ -98,9 +127,20 @@ def save_model(
             {"eos_token_id": end_ids, "pad_token_id": pad_id, "do_sample": True, "top_p": 0.9},
         )
         tensors = {name: tensor.detach().cpu().float().contiguous() for name, tensor in hf_tensors(model).items()}
-        save_file(tensors, aside / "model.safetensors", metadata={"format": "pt"})
+        save_tensors(tensors, aside / "model.safetensors")
         for name in TOKENIZER_FILES if tokenizer_folder else ():
             shutil.copyfile(tokenizer_folder / name, aside / name)  # type: ignore[operator]
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file. Raises OSError, as every other way of writing does, where the disk is full or fails."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if not number:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def load_model(folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Transformer:

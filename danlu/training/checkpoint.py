@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
+from danlu.model.checkpoint import save_tensors
 from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
@@ -31,9 +33,9 @@ def save_checkpoint(
     with publish(folder / f"step-{step:08d}") as aside:
         aside.mkdir()
         weights = {name: parameter.detach().cpu().contiguous() for name, parameter in model.named_parameters()}
-        save_file(weights, aside / "model.safetensors")
+        save_tensors(weights, aside / "model.safetensors")
         tensors, scalars = _flatten(optimizers)
-        save_file(tensors, aside / "optimizer.safetensors")
+        save_tensors(tensors, aside / "optimizer.safetensors")
         write_json(aside / "state.json", {"step": step, "optimizer_scalars": scalars, **state})
     for old in list_checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old)
@@ -50,18 +52,21 @@ def load_checkpoint(folder: Path, model: Transformer, optimizers: list[torch.opt
     if not checkpoints:
         return None
     newest = checkpoints[-1]
-    state: dict[str, Any] = json.loads((newest / "state.json").read_text(encoding="utf-8"))
-    weights = load_file(newest / "model.safetensors")
+    try:
+        state: dict[str, Any] = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+        weights = load_file(newest / "model.safetensors")
+        tensors = load_file(newest / "optimizer.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        mend = "Remove this checkpoint; the run goes on from the one before"
+        raise UserError(f"this checkpoint cannot be read ({error})", where=newest, mend=mend) from error
+    wanted = dict(model.named_parameters())
+    for name in sorted(wanted.keys() | weights.keys()):
+        if name not in wanted or name not in weights or wanted[name].shape != weights[name].shape:
+            raise _does_not_fit(newest, name)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name not in weights or weights[name].shape != parameter.shape:
-                raise UserError(
-                    f"this checkpoint does not fit the model (`{name}`)",
-                    where=newest,
-                    mend="Choose another --out",
-                )
+        for name, parameter in wanted.items():
             parameter.copy_(weights[name])
-    _restore(optimizers, load_file(newest / "optimizer.safetensors"), state["optimizer_scalars"])
+    _restore(optimizers, tensors, state["optimizer_scalars"], newest)
     return state
 
 
@@ -79,11 +84,29 @@ def _flatten(optimizers: list[torch.optim.Optimizer]) -> tuple[dict[str, Tensor]
     return tensors, scalars
 
 
-def _restore(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor], scalars: dict[str, float]) -> None:
-    for number, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, Any]] = {}
-        for name, value in {**tensors, **scalars}.items():
-            owner, index, key = name.split(".", 2)
-            if int(owner) == number:
-                state.setdefault(int(index), {})[key] = value
+def _restore(
+    optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor], scalars: dict[str, float], checkpoint: Path
+) -> None:
+    states: list[dict[int, dict[str, Any]]] = [{} for _ in optimizers]
+    parameters = [
+        [parameter for group in optimizer.param_groups for parameter in group["params"]] for optimizer in optimizers
+    ]
+    for name, value in {**tensors, **scalars}.items():
+        number, index, key = name.split(".", 2)
+        owner, at = int(number), int(index)
+        if owner >= len(optimizers) or at >= len(parameters[owner]):
+            raise _does_not_fit(checkpoint, f"optimizer state {name}")
+        # AdamW counts its steps in a tensor without dimensions; every other tensor is shaped as its parameter.
+        if isinstance(value, Tensor) and value.dim() and value.shape != parameters[owner][at].shape:
+            raise _does_not_fit(checkpoint, f"optimizer state {name}")
+        states[owner].setdefault(at, {})[key] = value
+    for optimizer, state in zip(optimizers, states, strict=True):
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _does_not_fit(checkpoint: Path, name: str) -> UserError:
+    return UserError(
+        f"this checkpoint does not fit the model or its optimizer (`{name}`)",
+        where=checkpoint,
+        mend="Choose another --out",
+    )
