@@ -22,16 +22,27 @@ def summarise(run: Path, stages: Sequence[str]) -> dict[str, Any]:
         record, figures = read_stage(run / stage), run / stage / "figures.json"
         if record:
             values = json.loads(figures.read_text(encoding="utf-8")) if figures.exists() else {}
-            summary[stage] = {**values, "seconds": record["seconds"], "peak_memory_mb": record["peak_memory_mb"]}
+            usage = {name: record.get(name) for name in ("seconds", "peak_memory_mb")}
+            summary[stage] = {**values, **usage}
     if "evaluate" in summary:
-        found = summary["evaluate"]
-        by_language = dict(found["bits_per_byte"]["before"])
-        summary["pretrain"]["bits_per_byte"] = by_language.pop("all")
-        summary["pretrain"]["bits_per_byte_by_language"] = by_language
-        summary["pretrain"]["byte_5gram_bits_per_byte"] = found["byte_5gram_bits_per_byte"]
-        summary["sft"].update({name: found[name] for name in ("accuracy", "unseen_accuracy", "refusal")})
-        summary["sft"]["bits_per_byte"] = found["bits_per_byte"]["after"]["all"]
+        _share(summary["evaluate"], summary)
     return summary
+
+
+def _share(found: dict[str, Any], summary: dict[str, Any]) -> None:
+    """Put what the evaluation found out about the other stages with them, as far as both are there."""
+    bits = found.get("bits_per_byte", {})
+    if "pretrain" in summary and "before" in bits:
+        by_language = dict(bits["before"])
+        summary["pretrain"]["bits_per_byte"] = by_language.pop("all", None)
+        summary["pretrain"]["bits_per_byte_by_language"] = by_language
+    if "pretrain" in summary and "byte_5gram_bits_per_byte" in found:
+        summary["pretrain"]["byte_5gram_bits_per_byte"] = found["byte_5gram_bits_per_byte"]
+    if "sft" in summary:
+        names = ("accuracy", "unseen_accuracy", "refusal")
+        summary["sft"].update({name: found[name] for name in names if name in found})
+        if "after" in bits:
+            summary["sft"]["bits_per_byte"] = bits["after"].get("all")
 
 
 def write_summary(run: Path, stages: Sequence[str]) -> dict[str, Any]:

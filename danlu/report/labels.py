@@ -1,0 +1,83 @@
+"""What the page calls things: English and Chinese names of stages, skills and steps, and why documents are dropped."""
+
+Label = tuple[str, str]
+"""English, Chinese."""
+
+STAGES: dict[str, Label] = {
+    "fetch": ("Raw material", "原料"),
+    "corpus": ("Corpus", "语料"),
+    "tokenizer": ("Tokenizer", "分词"),
+    "tokens": ("Token shards", "编码"),
+    "pretrain": ("Pretraining", "预训练"),
+    "conversations": ("Conversations", "对话"),
+    "sft": ("Fine-tuning", "微调"),
+    "evaluate": ("Evaluation", "评测"),
+}
+
+LANGUAGES: dict[str, Label] = {
+    "zh": ("Chinese", "中文"),
+    "en": ("English", "英文"),
+    "code": ("Code", "代码"),
+    "all": ("All", "全部"),
+}
+
+STEPS: dict[str, Label] = {
+    "read": ("Read", "读取"),
+    "extract": ("Extract the main text", "抽取正文"),
+    "language": ("Identify the language", "识别语言"),
+    "quality": ("Judge the quality", "质量规则"),
+    "exact_duplicates": ("Drop exact duplicates", "精确去重"),
+    "near_duplicates": ("Drop near duplicates", "模糊去重"),
+}
+
+SKILLS: dict[str, Label] = {
+    "greetings": ("Greetings, identity", "问候与身份"),
+    "reply_language": ("Language of the reply", "回答的语言"),
+    "copy_one": ("Copy one word", "复述一个词"),
+    "copy_several": ("Copy several words", "复述几个词"),
+    "counting": ("Count words", "数词"),
+    "questions": ("Questions about a sentence", "就句提问"),
+    "harmful": ("Decline harmful requests", "拒绝有害请求"),
+    "harmless": ("Answer harmless look-alikes", "回答无害请求"),
+    "addition": ("Add two digits", "个位加法"),
+    "copy_one_unseen": ("Copy one word", "复述一个词"),
+    "copy_several_unseen": ("Copy several words", "复述几个词"),
+    "questions_unseen": ("Questions about a sentence", "就句提问"),
+}
+
+REASONS: dict[str, str] = {
+    "empty": "no main text was found in the page",
+    "invalid_encoding": "bytes that no character set explains",
+    "language_unknown": "too few letters, or a language that cannot be told",
+    "other_language": "a language that the recipe does not keep",
+    "too_short": "too few words, in Chinese too few characters",
+    "too_long": "too many words, in Chinese too many characters",
+    "short_words": "words too short on average: symbols, lists of letters",
+    "long_words": "words too long on average: identifiers, addresses",
+    "few_letters": "mostly numbers, tables or marks",
+    "many_symbols": "too many # or … for its words",
+    "bullet_lines": "almost every line is a bullet point",
+    "ellipsis_lines": "too many lines break off in an ellipsis",
+    "few_stop_words": "hardly any of the small words that real sentences need",
+    "repeated_lines": "the same lines again and again",
+    "repeated_words": "a few words make up too much of the text",
+    "repeated_passages": "long passages occur more than once",
+    "few_sentences": "a page with hardly a whole sentence",
+    "braces": "a page full of curly braces: code or a template",
+    "lorem_ipsum": "filler text",
+    "code_long_lines": "code with very long lines: generated, or data",
+    "code_few_letters": "code that is mostly not letters or digits",
+    "exact_duplicate": "the same text as a document that stays",
+    "near_duplicate": "almost the same text as a document that stays",
+}
+
+
+def label(kind: dict[str, Label], name: str) -> Label:
+    """The two names of something; a name we do not know is shown as it is written."""
+    return kind.get(name, (name.replace("_", " "), ""))
+
+
+def in_order(kind: dict[str, Label], names: set[str]) -> list[str]:
+    """`names` in the order of `kind`, unknown ones after them by alphabet."""
+    known = list(kind)
+    return sorted(names, key=lambda name: (known.index(name) if name in known else len(known), name))

@@ -1,0 +1,170 @@
+"""The chapters on learning: pretraining, fine-tuning, evaluation, and the headline of the whole run.
+
+In: the run's folder (metrics, resolved recipes) and its summary. Out: plain values and plots for `templates/`.
+"""
+
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from danlu.report.chapters import Figures, read_json, share
+from danlu.report.formatting import is_number
+from danlu.report.labels import LANGUAGES, SKILLS, in_order, label
+from danlu.report.plot import Plot, Series, line_plot, points_of, smoothed
+from danlu.run.metrics import read_jsonl
+
+APART = ("addition",)
+"""Skills that are not part of the average: it varies much between runs (issue 3)."""
+
+VALIDATION = "validation/"
+
+
+def pretraining(run: Path, summary: Figures) -> Figures:
+    """Loss, bits per byte against the byte 5-gram, speed."""
+    figures = summary.get("pretrain", {})
+    history = read_jsonl(run / "pretrain" / "metrics.jsonl")
+    ngram = figures.get("byte_5gram_bits_per_byte")
+    tokens = summary.get("tokens", {}).get("train", {}).get("all", {}).get("tokens")
+    by_language = figures.get("bits_per_byte_by_language", {})
+    return {
+        "figures": figures,
+        "recipe": recipe_of(run, "pretrain"),
+        "epochs": share(figures.get("tokens"), tokens),
+        "below": below(figures.get("bits_per_byte"), ngram),
+        "by_language": [
+            (name, label(LANGUAGES, name), by_language[name]) for name in in_order(LANGUAGES, {*by_language})
+        ],
+        "loss": loss_plot(history),
+        "validation": validation_plot(history, ngram),
+        "small": small_plots(history),
+        "steps": history[-1].get("step") if history else None,
+    }
+
+
+def fine_tuning(run: Path, summary: Figures) -> Figures:
+    """Loss of the replies, and what was learnt from."""
+    history = read_jsonl(run / "sft" / "metrics.jsonl")
+    return {
+        "figures": summary.get("sft", {}),
+        "recipe": recipe_of(run, "sft"),
+        "loss": loss_plot(history),
+        "steps": history[-1].get("step") if history else None,
+    }
+
+
+def recipe_of(run: Path, stage: str) -> Figures:
+    """The resolved values that a stage was run with."""
+    values: Figures = read_json(run / stage / "recipe.json").get("recipe", {})
+    return values
+
+
+def below(value: Any, reference: Any) -> float | None:
+    """By which share `value` lies below `reference`."""
+    ratio = share(value, reference)
+    return None if ratio is None else 1 - ratio
+
+
+def loss_plot(history: list[Figures]) -> Plot | None:
+    """Loss of every step, and its running mean."""
+    points = points_of(history, "loss")
+    if len(points) < 10:
+        return line_plot([Series(points=points, name="loss")])
+    return line_plot([Series(points=points, faint=True), Series(points=smoothed(points), name="mean")])
+
+
+def validation_plot(history: list[Figures], ngram: Any) -> Plot | None:
+    """Bits per byte of each language over the run, with the byte 5-gram as a line to get under."""
+    names = {key.removeprefix(VALIDATION) for record in history for key in record if key.startswith(VALIDATION)}
+    series = [
+        Series(points=points_of(history, VALIDATION + name), style=name, name=label(LANGUAGES, name)[0], dots=True)
+        for name in in_order(LANGUAGES, names)
+    ]
+    return line_plot(series, guides=[(ngram, "byte 5-gram, all")])
+
+
+def small_plots(history: list[Figures]) -> list[tuple[str, str, Plot]]:
+    """Rate, gradient norm and speed over the run."""
+    wanted = (
+        ("learning_rate", "Learning rate", "学习率"),
+        ("grad_norm", "Gradient norm", "梯度范数"),
+        ("tokens_per_s", "Tokens per second", "每秒词元"),
+    )
+    plots = []
+    for key, english, chinese in wanted:
+        plot = line_plot([Series(points=points_of(history, key))], from_zero=True)
+        if plot:
+            plots.append((english, chinese, plot))
+    return plots
+
+
+def evaluation(run: Path, summary: Figures) -> Figures:
+    """Accuracy of each skill before and after, refusals, samples, and how the base model goes on."""
+    figures = summary["evaluate"]
+    accuracy, unseen = figures.get("accuracy", {}), figures.get("unseen_accuracy", {})
+    rows = paired(accuracy)
+    bits = figures.get("bits_per_byte", {})
+    samples: dict[str, list[Figures]] = {}
+    for sample in figures.get("samples", []):
+        samples.setdefault(sample.get("skill", ""), []).append(sample)
+    return {
+        "figures": figures,
+        "skills": [row for row in rows if row["name"] not in APART],
+        "apart": [row for row in rows if row["name"] in APART],
+        "unseen": paired(unseen),
+        "average": {when: average(values) for when, values in accuracy.items()},
+        "unseen_average": {when: average(values) for when, values in unseen.items()},
+        "bits": [
+            (label(LANGUAGES, name), bits.get("before", {}).get(name), bits.get("after", {}).get(name))
+            for name in in_order(LANGUAGES, {*bits.get("before", {}), *bits.get("after", {})})
+        ],
+        "ngram": list(enumerate(figures.get("byte_ngram_bits_per_byte_by_order", []), start=1)),
+        "samples": [
+            (label(SKILLS, name), name.endswith("_unseen"), samples[name]) for name in in_order(SKILLS, set(samples))
+        ],
+        "right": sum(bool(sample.get("right")) for sample in figures.get("samples", [])),
+        "completions": figures.get("completions", []),
+    }
+
+
+def paired(accuracy: Figures) -> list[Figures]:
+    """A row for each skill with its accuracy before and after."""
+    before, after = accuracy.get("before", {}), accuracy.get("after", {})
+    return [
+        {"name": name, "label": label(SKILLS, name), "before": before.get(name), "after": after.get(name)}
+        for name in in_order(SKILLS, {*before, *after})
+    ]
+
+
+def average(values: Figures) -> float | None:
+    """Mean over the skills but those reported apart."""
+    counted = [value for name, value in values.items() if name not in APART and is_number(value)]
+    return fmean(counted) if counted else None
+
+
+def headline(summary: Figures) -> Figures:
+    """The few numbers at the head of the page; those of stages not done yet are None."""
+    pretrain, found = summary.get("pretrain", {}), summary.get("evaluate", {})
+    accuracy = found.get("accuracy", {})
+    after = {name: value for name, value in accuracy.get("after", {}).items() if name not in APART and is_number(value)}
+    worst = min(after, key=lambda name: after[name], default=None)
+    ngram = pretrain.get("byte_5gram_bits_per_byte")
+    return {
+        "parameters": pretrain.get("parameters"),
+        "bits_per_byte": pretrain.get("bits_per_byte"),
+        "ngram": ngram,
+        "below": below(pretrain.get("bits_per_byte"), ngram),
+        "accuracy": average(accuracy.get("after", {})),
+        "accuracy_before": average(accuracy.get("before", {})),
+        "num_skills": len(after),
+        "worst": (label(SKILLS, worst)[0], after[worst]) if worst else None,
+        "refusal": found.get("refusal", {}),
+        "seconds": sum(values["seconds"] for values in summary.values() if is_number(values.get("seconds"))),
+        "memory": max(
+            (v["peak_memory_mb"] for v in summary.values() if is_number(v.get("peak_memory_mb"))), default=None
+        ),
+        "bytes": sum(item.get("bytes", 0) for item in summary.get("fetch", {}).get("sources", {}).values()) or None,
+        "train_bytes": sum(summary.get("corpus", {}).get("train", {}).get("bytes", {}).values()) or None,
+        "documents": summary.get("corpus", {}).get("documents_kept"),
+        "documents_in": summary.get("corpus", {}).get("documents_in"),
+        "conversations": summary.get("sft", {}).get("conversations"),
+    }
