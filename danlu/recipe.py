@@ -93,7 +93,7 @@ STAGES = (
     Stage(
         "conversations",
         "danlu.conversations.generate:generate_conversations",
-        {"input": "corpus/documents/train"},
+        {"input": "corpus/documents"},
     ),
     Stage(
         "sft",

@@ -47,7 +47,7 @@ CHAPTERS = (
 
 
 def write_report(run: Path, stages: Sequence[str], config: ReportConfig) -> Path:
-    """Write `summary.json` and `report.html` into `run`; the page's path. Raises UserError for a run that is not there."""
+    """Write `summary.json` and `report.html` into `run`; the page's path. UserError for a run that is not there."""
     if not run.is_dir():
         raise UserError("no such run", where=run, mend="Name the folder of a run, for example --run runs/demo")
     summary = write_summary(run, stages)

@@ -32,7 +32,7 @@ def publish(final: Path) -> Iterator[Path]:
 
     After a kill at any moment `final` is the old product, the new one, or absent, never a part.
     """
-    aside = final.with_name(f".{final.name}.partial")
+    aside, old = (final.with_name(f".{final.name}.{kind}") for kind in ("partial", "old"))
     remove(aside)
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -45,13 +45,10 @@ def publish(final: Path) -> Iterator[Path]:
         raise
     if final.is_dir():
         # A folder cannot be renamed over a full one: set the old one aside first.
-        old = final.with_name(f".{final.name}.old")
         remove(old)
         final.rename(old)
-        aside.rename(final)
-        remove(old)
-    else:
-        aside.rename(final)
+    aside.rename(final)
+    remove(old)
     _sync(final.parent)
 
 

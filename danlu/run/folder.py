@@ -93,10 +93,10 @@ def run_stage(name: str, config: C, work: Callable[[C], Path]) -> Path:
     if record and record["fingerprint"] == mark and (out / record["product"]).exists():
         say(f"{name}: complete, skipped")
         return out / record["product"]
-    started = out / "recipe.json"
-    if record or not started.exists() or json.loads(started.read_text(encoding="utf-8"))["fingerprint"] != mark:
+    started = read_start(out)
+    if record or started.get("fingerprint") != mark:
         _clear(out, name)
-        write_json(started, {"stage": name, "fingerprint": mark, "recipe": resolved(config)})
+        write_json(out / "recipe.json", {"stage": name, "fingerprint": mark, "recipe": resolved(config)})
     else:
         say(f"{name}: going on where it was interrupted")
     with measured(out / "usage.json") as usage:
@@ -112,9 +112,11 @@ def say(line: str) -> None:
 
 
 def _clear(out: Path, name: str) -> None:
-    """Empty a stage's folder for a new start; refuse a folder that no stage of ours has made."""
-    entries = [entry for entry in out.iterdir() if entry.name != ".lock"] if out.exists() else []
-    if entries and not (out / "recipe.json").exists():
+    """Empty a stage's folder for a new start; refuse a folder that another stage, or no stage of ours, has made."""
+    # A kill may have left the record of the start half written, and nothing else yet.
+    ours = (".lock", ".recipe.json.partial")
+    entries = [entry for entry in out.iterdir() if entry.name not in ours] if out.exists() else []
+    if entries and read_start(out).get("stage") != name:
         raise UserError(
             f"this folder holds other files than those of the stage `{name}`", where=out, mend="Choose an empty folder"
         )
@@ -123,6 +125,16 @@ def _clear(out: Path, name: str) -> None:
     (out / "stage.json").unlink(missing_ok=True)
     for entry in sorted(entries, key=lambda entry: entry.name == "recipe.json"):
         remove(entry)
+
+
+def read_start(out: Path) -> dict[str, Any]:
+    """The record of a stage that was started here; empty where there is none of ours."""
+    path = out / "recipe.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) and {"stage", "fingerprint"} <= record.keys() else {}
 
 
 def read_stage(out: Path) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -42,16 +42,17 @@ def measured(saved: Path) -> Iterator[Callable[[], dict[str, float]]]:
             "peak_memory_mb": round(peak[0], 1),
         }
 
+    def save() -> None:
+        # A full disk must not end the measuring with a traceback; the stage itself will report it.
+        with suppress(OSError):
+            write_json(saved, usage())
+
     def watch() -> None:
         written = time.monotonic()
         while not ended.wait(SECONDS_BETWEEN_SAMPLES):
             peak[0] = max(peak[0], _resident_mb(process))
             if time.monotonic() - written > 5 and saved.parent.exists():
-                try:
-                    write_json(saved, usage())
-                except OSError:
-                    # A full disk must not end the measuring thread with a traceback; the stage itself will report it.
-                    continue
+                save()
                 written = time.monotonic()
 
     peak[0] = max(peak[0], _resident_mb(process))
@@ -62,3 +63,4 @@ def measured(saved: Path) -> Iterator[Callable[[], dict[str, float]]]:
     finally:
         ended.set()
         watcher.join()
+        save()

@@ -29,7 +29,9 @@ def save_checkpoint(
     optimizers: list[torch.optim.Optimizer],
     state: dict[str, Any],
 ) -> None:
-    """Write `folder/step-N` and remove all but the newest checkpoints."""
+    """Write `folder/step-N`; remove all but the newest checkpoints, and what a kill left half written."""
+    for half in folder.glob(".step-*.partial"):
+        shutil.rmtree(half)
     with publish(folder / f"step-{step:08d}") as aside:
         aside.mkdir()
         weights = {name: parameter.detach().cpu().contiguous() for name, parameter in model.named_parameters()}

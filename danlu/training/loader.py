@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol, SupportsIndex
 
-import grain.python as grain
+import absl.logging
 import numpy as np
 import torch
 
@@ -18,6 +18,10 @@ from danlu.run.seeds import derive_seed
 from danlu.tokenizer.shards import TokenShards
 from danlu.training.loss import IGNORE_INDEX
 from danlu.training.step import MicroBatch
+
+# Grain warns at import that it cannot profile JAX, which nobody asked for.
+absl.logging.get_absl_logger().addFilter(lambda record: "jax profiler" not in record.getMessage())
+import grain.python as grain  # noqa: E402
 
 Row = dict[str, np.ndarray]
 
@@ -97,7 +101,7 @@ class ConversationRows:
         while len(self.rows) < num_rows if num_rows is not None else epoch < epochs:
             self.rows += self._pack(lengths, packing, derive_seed(seed, "conversations", epoch))
             epoch += 1
-        del self.rows[num_rows:]
+        self.rows = self.rows[:num_rows]
 
     def _pack(self, lengths: list[int], packing: bool, seed: int) -> list[list[int]]:
         """Conversations in a shuffled order, each put into the current row while it fits."""

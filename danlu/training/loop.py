@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,13 @@ class Loop:
     updates: int = 0
     skipped: int = 0
     targets: int = 0
-    losses: list[tuple[int, float]] = field(default_factory=list)
 
     def run(self) -> None:
         """Train to `max_steps`, from the newest checkpoint if there is one. KeyboardInterrupt after a requested stop."""
         saved = load_checkpoint(self.out / "checkpoints", self.model, self.optimizers)
         if saved:
             self.steps, self.updates, self.targets = saved["step"], saved["updates"], saved["targets"]
+            self.skipped = saved["skipped"]
             self.batches.restore(saved["batches"])
         metrics = MetricsLog(self.out / "metrics.jsonl", resume_step=self.steps)
         try:
@@ -122,7 +122,12 @@ class Loop:
             )
 
     def _save(self) -> None:
-        state = {"updates": self.updates, "targets": self.targets, "batches": self.batches.state()}
+        state = {
+            "updates": self.updates,
+            "skipped": self.skipped,
+            "targets": self.targets,
+            "batches": self.batches.state(),
+        }
         save_checkpoint(self.out / "checkpoints", self.steps, self.model, self.optimizers, state)
 
 

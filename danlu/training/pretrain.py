@@ -14,6 +14,7 @@ import torch
 from danlu.model.checkpoint import save_model
 from danlu.model.transformer import Transformer
 from danlu.run.device import can_compile, gemm_peak_flops, pick_device
+from danlu.run.errors import UserError
 from danlu.run.files import write_json
 from danlu.run.metrics import read_jsonl
 from danlu.run.seeds import derive_seed
@@ -43,6 +44,25 @@ def compile_or_say_why(wanted: bool, device: torch.device) -> bool:
     return wanted
 
 
+def check_shards(config: PretrainConfig, tokenizer: Tokenizer, train: TokenShards, validation: TokenShards) -> None:
+    """Raise UserError before any training where the shards are not this tokenizer's, or hold nothing to validate on."""
+    for shards in (train, validation):
+        if (shards.vocab_size, shards.end_of_text_id) != (tokenizer.vocab_size, tokenizer.end_of_text_id):
+            raise UserError(
+                f"made with a vocabulary of {shards.vocab_size}, but {config.tokenizer} has {tokenizer.vocab_size}",
+                where=shards.folder,
+                mend="Name the tokenizer of these shards, or make the shards anew",
+            )
+    if not validation.num_bytes.any():
+        raise UserError("no text to validate on", where=validation.folder, mend="Hold out more of the corpus")
+    if 0 < config.model.vocab_size < tokenizer.vocab_size:
+        raise UserError(
+            f"model.vocab_size {config.model.vocab_size} is less than the {tokenizer.vocab_size} ids of the tokenizer",
+            where=config.tokenizer,
+            mend="Leave it at 0 to follow the tokenizer",
+        )
+
+
 def pretrain(config: PretrainConfig) -> Path:
     """Train a new model; the path of its folder. Raises UserError for data that cannot be trained on."""
     # Setup
@@ -52,6 +72,7 @@ def pretrain(config: PretrainConfig) -> Path:
     # Data
     tokenizer = Tokenizer.load(config.tokenizer)
     train, validation = TokenShards(config.data / "train"), TokenShards(config.data / "validation")
+    check_shards(config, tokenizer, train, validation)
     step = config.step
     num_rows = step.max_steps * step.batch_size if step.max_steps else None
     rows = StreamRows(train, step.sequence_length, num_rows, step.epochs, step.seed)

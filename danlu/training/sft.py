@@ -56,6 +56,7 @@ def encode_for_training(
 
     malformed: list[SkippedRecord] = []
     for number, conversation in enumerate(read_conversations(path, malformed), start=1):
+        number += len(malformed)
         messages = [{"role": message.role, "content": message.content} for message in conversation.messages]
         ids, mask = (np.array(values) for values in encode_conversation(tokenizer, messages))
         if not mask.any():

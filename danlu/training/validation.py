@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from danlu.model.transformer import Transformer
+from danlu.run.errors import UserError
 from danlu.tokenizer.shards import TokenShards
 from danlu.training.loss import IGNORE_INDEX, cross_entropy_sum
 
@@ -32,7 +33,7 @@ def windows(document: np.ndarray, start_id: int, length: int) -> Iterator[tuple[
         labels[: predicted - begin] = IGNORE_INDEX
         yield inputs, labels
         predicted = begin + len(labels)
-        begin += length // 2
+        begin += max(1, length // 2)
 
 
 @torch.no_grad()
@@ -44,7 +45,12 @@ def bits_per_byte(
     bf16: bool = False,
     max_documents: int | None = None,
 ) -> dict[str, float]:
-    """Bits per byte of each language, and of all under "all", over the first `max_documents` of every language."""
+    """Bits per byte of each language, and of all under "all", over the first `max_documents` of every language.
+
+    Raises UserError for shards without a byte of text, rather than reporting a zero.
+    """
+    if not shards.num_bytes.any():
+        raise UserError("no text to measure bits per byte on", where=shards.folder, mend="Hold out more of the corpus")
     by_language: dict[str, list[int]] = defaultdict(list)
     for index, language in enumerate(shards.languages):
         by_language[str(language)].append(index)
@@ -71,8 +77,9 @@ def bits_per_byte(
         bits[language] = total / math.log(2)
         num_bytes[language] = int(sum(int(shards.num_bytes[index]) for index in documents))
     model.train(was_training)
-    result = {language: bits[language] / num_bytes[language] for language in bits}
-    return {"all": sum(bits.values()) / max(1, sum(num_bytes.values())), **result}
+    # A language whose documents are all empty has no bytes to divide by; its bits still count under "all".
+    result = {language: bits[language] / num_bytes[language] for language in bits if num_bytes[language]}
+    return {"all": sum(bits.values()) / sum(num_bytes.values()), **result}
 
 
 def _padded(rows: list[np.ndarray], fill: int) -> np.ndarray:
