@@ -58,7 +58,7 @@ def resolved(config: Any) -> dict[str, Any]:
 
 
 def input_paths(config: Any) -> list[Path]:
-    """What a stage reads: every path of its table but where it writes (`out`) and where it keeps downloads (`cache`)."""
+    """What a stage reads: every path of its table but where it writes (`out`) and keeps downloads (`cache`)."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     return [value for name, value in values.items() if isinstance(value, Path) and name not in ("out", "cache")]
 

@@ -16,7 +16,7 @@ SECONDS_BETWEEN_SAMPLES = 0.5
 
 
 def _resident_mb(process: psutil.Process) -> float:
-    """Memory of a process and its children in MB (1e6 bytes); memory they share is counted once each (an upper bound)."""
+    """Memory of a process and its children in MB (1e6 bytes); shared memory is counted once each (an upper bound)."""
     total = 0
     for member in [process, *process.children(recursive=True)]:
         try:

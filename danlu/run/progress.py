@@ -14,7 +14,7 @@ from rich.progress import (
 )
 
 SECONDS_BETWEEN_LINES = 10.0
-"""How often a line is printed where there is no terminal. Our choice: a log of a 15-minute run stays under 100 lines."""
+"""How often a line is printed where there is no terminal. Our choice: a 15-minute run logs under 100 lines."""
 
 
 class ProgressBar:

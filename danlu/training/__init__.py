@@ -1,1 +1,1 @@
-"""Loader, loss, optimiser and schedule, the step, checkpoints; the stages `pretrain` and `sft` (recipe sections 5, 7)."""
+"""Loader, loss, optimiser and schedule, the step, checkpoints; `pretrain` and `sft` (recipe sections 5, 7)."""

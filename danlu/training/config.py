@@ -1,4 +1,4 @@
-"""The recipe's tables of the training stages. Imports nothing heavy: the command line shows these values in its help."""
+"""The recipe's tables of the training stages. Imports nothing heavy: the help shows these values."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

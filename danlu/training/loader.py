@@ -39,7 +39,8 @@ class StreamRows:
     """Documents shuffled, joined, cut to rows (section 5); each epoch has its own order and drops its last part row.
 
     The rows are shuffled again: a long document's neighbouring rows in one small batch are nearly one sample (measured
-    on the demo, docs/LOG.md). A row holds `sequence_length` inputs and the same number of labels, so neighbours share one token.
+    on the demo, docs/LOG.md). A row holds `sequence_length` inputs and the same number of labels, so neighbours share
+    one token.
     """
 
     def __init__(self, shards: TokenShards, sequence_length: int, num_rows: int | None, epochs: int, seed: int) -> None:

@@ -53,7 +53,7 @@ class Loop:
     targets: int = 0
 
     def run(self) -> None:
-        """Train to `max_steps`, from the newest checkpoint if there is one. KeyboardInterrupt after a requested stop."""
+        """Train to `max_steps`, from the newest checkpoint if any. KeyboardInterrupt after a requested stop."""
         saved = load_checkpoint(self.out / "checkpoints", self.model, self.optimizers)
         if saved:
             self.steps, self.updates, self.targets = saved["step"], saved["updates"], saved["targets"]

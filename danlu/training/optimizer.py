@@ -12,7 +12,7 @@ from danlu.training.optimizer_config import OptimizerConfig
 
 
 def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """One or two optimisers over all parameters; each group's `peak_share` is its rate relative to the schedule's peak."""
+    """AdamW over all parameters, or Muon over the matrices of the blocks and AdamW over the rest."""
     matrices, hidden, plain = [], [], []
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2 or name.startswith("embed_tokens"):
@@ -52,7 +52,7 @@ def cosine_factor(step: int, warmup_steps: int, max_steps: int, floor: float) ->
 
 
 def constant_factor(step: int, warmup_steps: int, max_steps: int, decay_share: float) -> float:
-    """Linear rise, then constant (section 7); where `decay_share` is set, linear to 0 over that last share of the run."""
+    """Linear rise, then constant (section 7); with `decay_share`, linear to 0 over that last share of the run."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     decay_steps = round(max_steps * decay_share)
