@@ -1,0 +1,149 @@
+"""Raw pages to a reply: the demo's recipe with small numbers, run as a user runs it."""
+
+import html
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from danlu.run.files import digest
+
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data" / "alignment"
+STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "conversations", "sft", "evaluate")
+SMALL = [
+    "--tokenizer.vocab-size", "700", "--tokenizer.num-extra-special", "0",
+    "--pretrain.model.hidden-size", "32", "--pretrain.model.intermediate-size", "64",
+    "--pretrain.model.num-hidden-layers", "2", "--pretrain.model.num-attention-heads", "2",
+    "--pretrain.model.num-key-value-heads", "2", "--pretrain.step.sequence-length", "128",
+    "--pretrain.step.max-steps", "12", "--pretrain.step.warmup-steps", "2", "--pretrain.step.checkpoint-every", "3",
+    "--pretrain.step.batch-size", "4", "--pretrain.step.micro-batch-size", "4", "--pretrain.step.no-compile",
+    "--conversations.num-conversations", "300", "--conversations.test-per-skill", "3",
+    "--sft.step.sequence-length", "128", "--sft.step.max-steps", "8", "--sft.step.warmup-steps", "2",
+    "--sft.step.batch-size", "4", "--sft.step.micro-batch-size", "4", "--sft.step.checkpoint-every", "3",
+    "--sft.step.no-compile", "--evaluate.max-new-tokens", "4",
+]  # fmt: skip
+
+
+def command(run: Path) -> list[str]:
+    return [sys.executable, "-m", "danlu.cli", "run", str(ROOT / "recipes" / "demo.toml"), "--out", str(run),
+            *SMALL, "--stage", *STAGES]  # fmt: skip
+
+
+def danlu(*words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "danlu.cli", *words], input=stdin, text=True, capture_output=True, timeout=300
+    )
+
+
+def make_raw_folder(run: Path) -> None:
+    """Pages and texts in both languages, as the fetch stage would leave them."""
+    if not SHARED.is_dir():
+        pytest.skip("the small real texts that lie beside the project are not here")
+    for language in ("zh", "en"):
+        records = json.loads((SHARED / f"alpaca_{language}_demo.json").read_text(encoding="utf-8"))
+        texts = [record["output"] for record in records if len(record["output"]) > 200][:120]
+        folder = run / "fetch" / "raw" / language
+        folder.mkdir(parents=True)
+        for number, text in enumerate(texts):
+            if number % 2:
+                (folder / f"{number}.txt").write_text(text, encoding="utf-8")
+            else:
+                body = "".join(f"<p>{html.escape(line)}</p>" for line in text.splitlines() if line.strip())
+                page = f"<html><head><meta charset=utf-8></head><body><nav>Home</nav><main>{body}</main></body></html>"
+                (folder / f"{number}.html").write_text(page, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("end_to_end") / "run"
+    make_raw_folder(run)
+    result = subprocess.run(command(run), text=True, capture_output=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "danlu chat" in result.stdout
+    return run
+
+
+def products(run: Path) -> dict[str, str]:
+    """What must be the same whatever happened on the way: every stage's product and its learning curve."""
+    found = {}
+    for stage in STAGES:
+        record = json.loads((run / stage / "stage.json").read_text())
+        if stage != "evaluate":
+            found[stage] = digest(run / stage / record["product"])
+    for stage in ("pretrain", "sft"):
+        lines = (run / stage / "metrics.jsonl").read_text().splitlines()
+        found[f"{stage} losses"] = str([json.loads(line)["loss"] for line in lines])
+    return found
+
+
+def test_the_summary_holds_the_figures_of_every_stage(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    corpus = summary["corpus"]
+    assert corpus["documents_in"] == corpus["documents_kept"] + sum(corpus["dropped"].values()) == 240
+    assert 1 < summary["pretrain"]["bits_per_byte"] < 9
+    assert 1 < summary["pretrain"]["byte_5gram_bits_per_byte"] < 9
+    assert set(summary["sft"]["accuracy"]) == {"before", "after"}
+    assert len(summary["sft"]["accuracy"]["after"]) == 9
+    for stage in STAGES:
+        assert summary[stage]["seconds"] > 0
+        assert summary[stage]["peak_memory_mb"] > 0
+    assert (finished / "report.html").stat().st_size > 10_000
+
+
+def test_a_second_run_skips_what_is_complete(finished: Path) -> None:
+    before = products(finished)
+    result = subprocess.run(command(finished), text=True, capture_output=True, timeout=120)
+    assert result.returncode == 0
+    assert result.stderr.count("complete, skipped") == len(STAGES)
+    assert products(finished) == before
+
+
+def test_the_model_chats_and_continues(finished: Path) -> None:
+    model = str(finished / "sft" / "model")
+    chat = danlu("chat", model, "--max-new-tokens", "4", stdin="你好\n/quit\n")
+    assert chat.returncode == 0, chat.stderr
+    text = danlu("generate", model, "--max-new-tokens", "3", "--temperature", "0", stdin="第一行\n第二行")
+    assert text.returncode == 0, text.stderr
+    assert "Traceback" not in chat.stderr + text.stderr
+
+
+def test_two_runs_in_one_folder_are_refused_in_one_line(finished: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import sys,time;from pathlib import Path;from danlu.run.folder import locked\n"
+         "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)", str(finished)],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    try:
+        result = subprocess.run(command(finished), text=True, capture_output=True, timeout=60)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert result.returncode == 1
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "another danlu" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [2, 4, 6, 8, 10, 12, 14, 17, 20, 24])
+def test_a_run_killed_at_any_point_and_started_again_ends_with_the_same_products(
+    finished: Path, tmp_path: Path, seconds: float
+) -> None:
+    run = tmp_path / "run"
+    make_raw_folder(run)
+    victim = subprocess.Popen(
+        command(run), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+    )
+    time.sleep(seconds)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.wait()
+    result = subprocess.run(command(run), text=True, capture_output=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert products(run) == products(finished)
