@@ -1,0 +1,153 @@
+"""Rows that come and go (known fault M07): what a row says depends on its prompt alone."""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from danlu.inference import engine as engine_module
+from danlu.inference.config import SamplingConfig
+from danlu.inference.engine import Engine, generate_batch
+from danlu.inference.sampling import sample
+from danlu.model.transformer import Transformer
+from danlu.run.errors import UserError
+
+MakeModel = Callable[..., Transformer]
+Logits = dict[torch.Generator, list[Tensor]]
+
+GREEDY = SamplingConfig(temperature=0.0, max_new_tokens=20)
+LENGTHS = (3, 9, 17)
+LATE = 30
+
+
+def prompt(length: int) -> list[int]:
+    return torch.randint(0, 300, (length,), generator=torch.Generator().manual_seed(length)).tolist()
+
+
+@pytest.fixture
+def logits(monkeypatch: pytest.MonkeyPatch) -> Logits:
+    """The logits from which each row chose its tokens, by the row's generator."""
+    seen: Logits = defaultdict(list)
+
+    def noting(rows: Tensor, temperature: float, top_p: float, top_k: int, generators: list[torch.Generator]) -> Tensor:
+        for row, generator in zip(rows, generators, strict=True):
+            seen[generator].append(row.clone())
+        return sample(rows, temperature, top_p, top_k, generators)
+
+    monkeypatch.setattr(engine_module, "sample", noting)
+    return seen
+
+
+def alone(model: Transformer, ids: list[int], logits: Logits) -> tuple[list[int], Tensor]:
+    """The ids and logits (20, V) of a prompt continued by itself."""
+    engine = Engine(model, [], GREEDY)
+    row = engine.admit(ids)
+    while engine.rows[row].finish_reason is None:
+        engine.step()
+    sequence = engine.remove(row)
+    return sequence.output_ids, torch.stack(logits[sequence.generator])
+
+
+@pytest.mark.parametrize("num_key_value_heads", [4, 2])
+def test_rows_that_come_and_go_equal_rows_alone(
+    tiny_model: MakeModel, logits: Logits, num_key_value_heads: int
+) -> None:
+    model = tiny_model(num_key_value_heads=num_key_value_heads)
+    engine = Engine(model, [], GREEDY, max_rows=len(LENGTHS))
+    rows = {length: engine.admit(prompt(length)) for length in LENGTHS}
+    for _ in range(4):
+        engine.step()
+    left = engine.remove(rows.pop(max(LENGTHS)))
+    rows[LATE] = engine.admit(prompt(LATE))
+    while any(engine.rows[row].finish_reason is None for row in rows.values()):
+        engine.step()
+    done = {length: engine.remove(row) for length, row in rows.items()}
+    assert len(left.output_ids) == 5
+    for length, sequence in {**done, max(LENGTHS): left}.items():
+        ids, single = alone(model, prompt(length), logits)
+        count = len(sequence.output_ids)
+        assert sequence.output_ids == ids[:count], f"the row of {length} tokens differs from its run alone"
+        assert count == (5 if sequence is left else 20)
+        torch.testing.assert_close(torch.stack(logits[sequence.generator]), single[:count], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("max_rows", [1, 2, 64])
+def test_a_batch_of_any_width_equals_one_at_a_time(tiny_model: MakeModel, max_rows: int) -> None:
+    model, prompts = tiny_model(), [prompt(length) for length in (9, 3, 30, 17, 1)]
+    wanted = [generate_batch(model, [], [ids], GREEDY)[0].output_ids for ids in prompts]
+    results = generate_batch(model, [], prompts, GREEDY, max_rows=max_rows)
+    assert [sequence.output_ids for sequence in results] == wanted
+    assert generate_batch(model, [], [], GREEDY) == []
+
+
+def test_a_seeded_row_draws_the_same_whatever_else_is_in_the_batch(tiny_model: MakeModel) -> None:
+    model, sampling = tiny_model(), SamplingConfig(seed=5, temperature=1.0, top_p=0.95, max_new_tokens=12)
+    (single,) = generate_batch(model, [], [prompt(9)], sampling)
+    batch = generate_batch(model, [], [prompt(9), prompt(9), prompt(17)], sampling)
+    again = generate_batch(model, [], [prompt(9), prompt(9), prompt(17)], sampling, max_rows=2)
+    assert batch[0].output_ids == single.output_ids
+    assert batch[1].output_ids != single.output_ids, "two rows of one batch draw alike"
+    assert [row.output_ids for row in batch] == [row.output_ids for row in again]
+
+
+def test_rows_say_why_they_ended(tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    free = generate_batch(model, [], [prompt(9)], GREEDY)[0]
+    assert free.finish_reason == "length"
+    stop = next(token for token in free.output_ids if free.output_ids.index(token) >= 2)
+    stopped = generate_batch(model, [stop], [prompt(9)], GREEDY)[0]
+    assert stopped.finish_reason == "stop"
+    assert stopped.output_ids == free.output_ids[: free.output_ids.index(stop)], "the end token is not part of the text"
+
+
+def test_generation_ends_where_the_model_stops_reading(tiny_model: MakeModel) -> None:
+    (sequence,) = generate_batch(tiny_model(), [], [prompt(60)], GREEDY)
+    assert (len(sequence.output_ids), sequence.finish_reason) == (4, "length")
+
+
+@pytest.mark.parametrize("length", [0, 64, 65])
+def test_a_prompt_that_does_not_fit_is_refused_and_takes_no_row(tiny_model: MakeModel, length: int) -> None:
+    engine = Engine(tiny_model(), [], GREEDY)
+    with pytest.raises(UserError, match="prompt"):
+        engine.admit(prompt(length))
+    engine.remove(engine.admit(prompt(63)))
+
+
+def test_a_prompt_that_fails_gives_its_row_back(tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    engine = Engine(model, [], GREEDY)
+    bias = model.layers[0].self_attn.qkv_proj.bias
+    before = bias.detach().clone()
+    with torch.no_grad():
+        bias.fill_(float("nan"))
+    with pytest.raises(UserError, match="not finite"):
+        engine.admit(prompt(3))
+    with torch.no_grad():
+        bias.copy_(before)
+    row = engine.admit(prompt(3))
+    with pytest.raises(ValueError, match="every row is taken"):
+        engine.admit(prompt(3))
+    engine.remove(row)
+
+
+def test_a_step_without_anything_to_continue_does_nothing(tiny_model: MakeModel) -> None:
+    engine = Engine(tiny_model(), [], SamplingConfig(temperature=0.0, max_new_tokens=1))
+    engine.step()
+    row = engine.admit(prompt(3))
+    engine.step()
+    assert len(engine.remove(row).output_ids) == 1
+
+
+def test_padding_of_the_vocabulary_is_never_chosen(tiny_model: MakeModel) -> None:
+    sampling = SamplingConfig(temperature=100.0, top_p=1.0, max_new_tokens=40, seed=1)
+    (sequence,) = generate_batch(tiny_model(), [], [prompt(3)], sampling, vocab_size=10)
+    assert max(sequence.output_ids) < 10
+
+
+def test_a_model_can_be_trained_after_it_has_generated(tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    generate_batch(model, [], [prompt(3)], GREEDY)
+    model(torch.tensor([prompt(9)])).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
