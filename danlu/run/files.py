@@ -1,5 +1,6 @@
 """Files that appear whole or not at all: written aside, synced, renamed."""
 
+import errno
 import hashlib
 import json
 import os
@@ -27,6 +28,17 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put `path` into an error of writing to it: Python does not say which file it was where a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def publish(final: Path) -> Iterator[Path]:
     """Yield a path beside `final` to write to (a file, or a folder the caller makes); rename it to `final` at the end.
 
@@ -36,10 +48,11 @@ def publish(final: Path) -> Iterator[Path]:
     remove(aside)
     final.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield aside
-        for path in sorted(aside.rglob("*")) if aside.is_dir() else []:
-            _sync(path)
-        _sync(aside)
+        with naming(final):
+            yield aside
+            for path in sorted(aside.rglob("*")) if aside.is_dir() else []:
+                _sync(path)
+            _sync(aside)
     except BaseException:
         remove(aside)
         raise

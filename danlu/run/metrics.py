@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from danlu.run.files import naming
+
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """All whole records of a JSON-lines file; a last line cut by a kill is left out. Empty when there is no file."""
@@ -27,14 +29,17 @@ class MetricsLog:
         kept = [record for record in read_jsonl(path) if record["step"] <= resume_step]
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.partial")
-        aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        with naming(path):
+            aside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         os.replace(aside, path)
-        self.stream = path.open("a", encoding="utf-8")
+        self.path, self.stream = path, path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
         """Add one record and hand it to the operating system at once."""
-        self.stream.write(json.dumps(record) + "\n")
-        self.stream.flush()
+        with naming(self.path):
+            self.stream.write(json.dumps(record) + "\n")
+            self.stream.flush()
 
     def close(self) -> None:
-        self.stream.close()
+        with naming(self.path):
+            self.stream.close()

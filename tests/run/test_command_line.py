@@ -1,0 +1,217 @@
+"""The command: quick help, one clear line for whatever a user can mend, and exit statuses that scripts can rely on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from danlu import cli
+from danlu.run.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def danlu(*words: str, **names: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "danlu.cli", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **names},
+    )
+
+
+def one_line(result: subprocess.CompletedProcess[str], status: int = 1) -> str:
+    assert result.returncode == status, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("danlu: ")
+    assert result.stdout == ""
+    return lines[0]
+
+
+# --- help ---
+
+
+def test_help_is_quick() -> None:
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        result = danlu("--help")
+        times.append(time.perf_counter() - started)
+        assert result.returncode == 0
+    # The best of five: a busy machine is not the command's fault.
+    assert min(times) < 0.5, f"danlu --help took {min(times):.2f} s at best"
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["pretrain", "--help"], ["run", "--help"], ["sft", "--help"]], ids=" ".join
+)
+def test_help_does_not_import_torch(words: list[str]) -> None:
+    program = (
+        "import sys; from danlu import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'daft', 'transformers', 'grain'} & sys.modules.keys()\n"
+        "print(heavy or 'light', file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", program, *words], cwd=ROOT, capture_output=True, text=True)
+    assert result.stderr.strip() == "light"
+    assert "danlu" in result.stdout
+
+
+def test_the_help_of_a_verb_lists_every_value_with_default_and_meaning() -> None:
+    text = danlu("pretrain", "--help", COLUMNS="200").stdout
+    for part in (
+        "--step.learning-rate",
+        "0.0003",
+        "Peak rate of AdamW",
+        "--optimizer.beta2",
+        "0.95",
+        "--model.hidden-size",
+    ):
+        assert part in text, part
+
+
+def test_help_lists_every_verb() -> None:
+    text = danlu("--help").stdout
+    for verb in ("run", "corpus build", "tokenizer train", "pretrain", "sft", "evaluate", "generate", "chat", "report"):
+        assert f"  {verb} " in text, verb
+
+
+def test_importing_the_training_room_prints_nothing() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", "import danlu.training.pretrain, danlu.training.sft"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+# --- mistakes ---
+
+
+def test_an_unknown_verb_is_named() -> None:
+    assert "unknown verb `pretrian`" in one_line(danlu("pretrian"), status=2)
+    assert "corpus fetch, corpus build" in one_line(danlu("corpus"), status=2)
+
+
+def test_a_missing_recipe_and_a_wrong_one_are_one_line(tmp_path: Path) -> None:
+    assert "no such recipe" in one_line(danlu("run", str(tmp_path / "absent.toml")))
+    recipe = tmp_path / "my.toml"
+    recipe.write_text("[pretrain.step]\nlearning_rat = 1e-3\n")
+    line = one_line(danlu("run", str(recipe)))
+    assert all(part in line for part in (str(recipe), "`pretrain.step.learning_rat`", "Did you mean `learning_rate`?"))
+    assert line == one_line(danlu("sft", "--recipe", str(recipe))), "both ways in read the recipe alike"
+
+
+def test_a_missing_input_is_one_line_and_makes_nothing(tmp_path: Path) -> None:
+    line = one_line(danlu("pretrain", "--data", str(tmp_path / "absent"), "--out", str(tmp_path / "out")))
+    assert "no such file or folder" in line
+    assert not [path for path in tmp_path.rglob("*") if path.name != ".lock" and path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UserError("too small", where="x.txt", mend="Add text"), 1, "danlu: x.txt: too small. Add text"),
+        (KeyboardInterrupt(), 130, "danlu: stopped; the same command goes on where this one was"),
+        (
+            OSError(28, "No space left on device", "/full/x"),
+            1,
+            "danlu: /full/x: No space left on device. Free some space",
+        ),
+        (PermissionError(13, "Permission denied", "/root/x"), 1, "danlu: /root/x: Permission denied"),
+        (BrokenPipeError(), 141, ""),
+    ],
+)
+def test_what_ends_a_command_becomes_one_line_and_a_status(
+    error: BaseException, status: int, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # a broken pipe takes it away
+
+    def work() -> None:
+        raise error
+
+    assert cli.guarded(work) == status
+    printed = capsys.readouterr().err
+    assert printed.startswith(said)
+    assert printed.count("\n") == (1 if said else 0)
+
+
+def test_an_error_of_ours_is_not_hidden() -> None:
+    def work() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        cli.guarded(work)
+
+
+def test_control_c_ends_with_130(tmp_path: Path) -> None:
+    # A shell starts what it puts into the background with Ctrl-C switched off; the test must not depend on it.
+    program = (
+        "import signal, sys, time; from danlu import cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "print('on', flush=True)\n"
+        "sys.exit(cli.guarded(lambda: time.sleep(60)))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == "danlu: stopped; the same command goes on where this one was\n"
+
+
+# --- a full disk ---
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 600 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "danlu-test", str(folder)]).returncode
+    ):
+        pytest.skip("a small disk can only be made by root, where mounting is allowed")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_fills_up_is_one_line_and_finished_work_stays(
+    small_disk: Path, tiny_shards: Path, tiny_tokenizer_folder: Path
+) -> None:
+    """A few checkpoints fill it up; what is there is whole, and with more space the run goes on."""
+    words = [
+        *("pretrain", "--data", str(tiny_shards), "--tokenizer", str(tiny_tokenizer_folder)),
+        *("--out", str(small_disk / "run"), "--device", "cpu", "--model.hidden-size", "32"),
+        *("--model.intermediate-size", "48", "--model.num-hidden-layers", "2", "--model.num-attention-heads", "4"),
+        *("--model.num-key-value-heads", "4", "--step.no-compile", "--step.no-bf16", "--step.sequence-length", "32"),
+        *("--step.batch-size", "2", "--step.micro-batch-size", "2", "--step.max-steps", "10"),
+        *("--step.checkpoint-every", "1"),
+    ]
+    result = danlu(*words)
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    line = result.stderr.strip().splitlines()[-1]
+    assert line.startswith(f"danlu: {small_disk}"), line
+    assert "No space left on device. Free some space" in line
+    whole = [path for path in (small_disk / "run" / "checkpoints").glob("step-*")]
+    assert whole, "the checkpoints written before must stay"
+    assert all((path / "state.json").exists() for path in whole)
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    result = danlu(*words)
+    assert result.returncode == 0, result.stderr
+    assert "going on where it was interrupted" in result.stderr
