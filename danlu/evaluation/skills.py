@@ -26,7 +26,7 @@ def greedy_replies(
         for conversation in conversations
     ]
     sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
-    sequences = generate_batch(model, tokenizer.stop_ids, prompts, sampling)
+    sequences = generate_batch(model, tokenizer.stop_ids, prompts, sampling, vocab_size=tokenizer.vocab_size)
     return [
         tokenizer.decode(sequence.output_ids) + ("" if sequence.finish_reason == "stop" else " …")
         for sequence in sequences
