@@ -22,7 +22,7 @@ def test_the_cosine_rises_falls_by_half_at_its_middle_and_ends_at_its_floor() ->
     assert factors[60] == pytest.approx(0.55)
     assert factors[110] == pytest.approx(0.1)
     assert factors[35] == pytest.approx(0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)))
-    assert all(after < before for before, after in itertools.pairwise(factors))
+    assert all(after < before for before, after in itertools.pairwise(factors[10:]))
 
 
 def test_the_cosine_without_warmup_begins_at_its_peak_and_stays_at_its_floor_after_the_end() -> None:
