@@ -28,7 +28,7 @@ class Sequence:
 
 
 class Engine:
-    """Continues up to `max_rows` prompts at once: `admit` a prompt, `step` all rows by a token, `remove` a row."""
+    """Continues up to `max_rows` prompts at once: `admit` prompts, `step` all rows by a token, `remove` a row."""
 
     def __init__(
         self,
@@ -59,6 +59,29 @@ class Engine:
 
     def admit(self, prompt_ids: list[int]) -> int:
         """Read a prompt and choose its first token; the row's number. Raises UserError for one that does not fit."""
+        return self.admit_all([prompt_ids])[0]
+
+    def admit_all(self, prompts: list[list[int]]) -> list[int]:
+        """Read several prompts in one pass; the rows' numbers. All are admitted, or none and an error is raised."""
+        for prompt_ids in prompts:
+            self._check(prompt_ids)
+        if len(prompts) > len(self.free):
+            raise ValueError("every row is taken; remove one first")
+        rows = [self.free.pop() for _ in prompts]
+        for row, prompt_ids in zip(rows, prompts, strict=True):
+            self.rows[row] = Sequence(prompt_ids=prompt_ids, generator=self._generator())
+        longest = max(len(prompt_ids) for prompt_ids in prompts)
+        # Filled up on the right: what a filler leaves in the cache lies beyond the row's end, hidden until written over.
+        input_ids = torch.tensor([prompt_ids + [0] * (longest - len(prompt_ids)) for prompt_ids in prompts])  # (B, T)
+        try:
+            self._forward(rows, input_ids, torch.arange(longest).expand(len(rows), -1), [len(ids) for ids in prompts])
+        except BaseException:  # Ctrl-C too: the caller never learns the rows' numbers, so their places are freed here.
+            for row in rows:
+                self.remove(row)
+            raise
+        return rows
+
+    def _check(self, prompt_ids: list[int]) -> None:
         if not prompt_ids:
             raise UserError("the prompt is empty", mend="Give at least one character")
         if len(prompt_ids) >= self.limit:
@@ -66,16 +89,6 @@ class Engine:
                 f"the prompt has {len(prompt_ids)} tokens, the model reads {self.limit} with the reply",
                 mend="Shorten it, or begin anew",
             )
-        if not self.free:
-            raise ValueError("every row is taken; remove one first")
-        row = self.free.pop()
-        self.rows[row] = Sequence(prompt_ids=prompt_ids, generator=self._generator())
-        try:
-            self._forward([row], torch.tensor([prompt_ids]), torch.arange(len(prompt_ids))[None])
-        except BaseException:  # Ctrl-C too: the caller never learns the row's number, so its place is freed here.
-            self.remove(row)
-            raise
-        return row
 
     def _generator(self) -> torch.Generator:
         generator = torch.Generator(device=self.device)
@@ -94,7 +107,7 @@ class Engine:
             return
         last = torch.tensor([[self.rows[row].output_ids[-1]] for row in going])  # (B, 1)
         places = torch.tensor([[len(self.rows[row].prompt_ids) + len(self.rows[row].output_ids) - 1] for row in going])
-        self._forward(going, last, places)
+        self._forward(going, last, places, [1] * len(going))
 
     def remove(self, row: int) -> Sequence:
         """Take a row out, ended or not, and free its place."""
@@ -103,8 +116,10 @@ class Engine:
 
     # Not inference_mode: the model keeps its rotary tables, and training could not use tables made in that mode.
     @torch.no_grad()
-    def _forward(self, rows: list[int], input_ids: torch.Tensor, position_ids: torch.Tensor) -> None:
-        """Run the model on new tokens (B, T) and note the token that each row chooses."""
+    def _forward(
+        self, rows: list[int], input_ids: torch.Tensor, position_ids: torch.Tensor, lengths: list[int]
+    ) -> None:
+        """Run the model on new tokens (B, T), of which each row has `lengths`, and note the token each row chooses."""
         context = Context(
             self.cache,
             torch.tensor(rows, device=self.device),
@@ -112,7 +127,9 @@ class Engine:
             int(position_ids.max()) + 1,
         )
         hidden = self.model.hidden_states(input_ids.to(self.device), context=context)
-        logits = self.model.lm_head(hidden[:, -1])[:, : self.vocab_size]  # (B, V)
+        last = torch.tensor(lengths, device=self.device) - 1
+        ends = hidden[torch.arange(len(rows), device=self.device), last]  # (B, D)
+        logits = self.model.lm_head(ends)[:, : self.vocab_size]  # (B, V)
         sequences = [self.rows[row] for row in rows]
         sampling = self.sampling
         chosen = sample(logits, sampling.temperature, sampling.top_p, sampling.top_k, [s.generator for s in sequences])
@@ -141,9 +158,9 @@ def generate_batch(
     engine = Engine(model, stop_ids, sampling, max_rows=min(max_rows, len(prompts)) or 1, vocab_size=vocab_size)
     waiting, places, results = list(range(len(prompts)))[::-1], {}, {}
     while waiting or engine.rows:
-        while waiting and engine.free:
-            number = waiting.pop()
-            places[engine.admit(prompts[number])] = number
+        joining = [waiting.pop() for _ in range(min(len(waiting), len(engine.free)))]
+        if joining:
+            places.update(zip(engine.admit_all([prompts[number] for number in joining]), joining, strict=True))
         for row in [row for row, sequence in engine.rows.items() if sequence.finish_reason]:
             results[places.pop(row)] = engine.remove(row)
         if engine.rows:

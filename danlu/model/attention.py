@@ -21,7 +21,7 @@ def rotary_tables(head_dim: int, length: int, theta: float) -> tuple[Tensor, Ten
 
 def apply_rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate `heads` (B, H, T, E) by the angles whose cos and sin are (B or 1, 1, T, E) float32; keeps the dtype."""
-    wide = heads.float()
+    wide = heads.to(torch.promote_types(heads.dtype, torch.float32))
     first, second = wide.chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)  # (B, H, T, E)
     return (wide * cos + turned * sin).to(heads.dtype)

@@ -63,6 +63,7 @@ def accumulate_gradients(
     `before_each(i)` is called before micro-batch i: seeds its dropout, so that a resumed run draws the same.
     """
     num_targets = sum(batch.num_targets for batch in batches)
+    assert num_targets, "a batch without any label; the loader leaves such rows out"
     total = 0.0
     for index, batch in enumerate(batches):
         if batch.num_targets == 0:
@@ -72,7 +73,7 @@ def accumulate_gradients(
         loss, _ = loss_function(batch)
         (loss / num_targets).backward()
         total += loss.item()
-    return total / max(1, num_targets), num_targets
+    return total / num_targets, num_targets
 
 
 def clip_and_step(
