@@ -41,9 +41,6 @@ class StepConfig:
     checkpoint_every: int = 200
     """Steps between checkpoints; Ctrl-C saves one at once."""
 
-    validate_every: int = 200
-    """Steps between validations."""
-
     seed: int = 1
     """Every random choice of the stage derives from it."""
 
@@ -54,7 +51,6 @@ class StepConfig:
             "micro_batch_size",
             "epochs",
             "checkpoint_every",
-            "validate_every",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
@@ -95,11 +91,21 @@ class PretrainConfig:
     final_rate_share: float = 0.1
     """The cosine ends at this share of the peak rate (recipe section 5)."""
 
+    validate_every: int = 200
+    """Steps between validations."""
+
     validation_documents: int = 40
     """Documents of each language in a validation during the run; the last one takes all."""
 
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`; None to find it."""
+
+    def __post_init__(self) -> None:
+        for name in ("validate_every", "validation_documents"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.final_rate_share <= 1:
+            raise ValueError(f"final_rate_share must lie in [0, 1], not {self.final_rate_share}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,8 +43,9 @@ class Loop:
     max_steps: int
     rate_factor: Callable[[int], float]
     """Share of the peak rate at an update."""
-    validate: Callable[[], dict[str, float]] = dict
-    """Figures logged every `config.validate_every` steps and at the end."""
+    validate: Callable[[], dict[str, float]] | None = None
+    """Figures logged every `validate_every` steps and at the end."""
+    validate_every: int = 1
     flops_per_token: float = 0.0
     peak_flops: float = math.inf
     steps: int = 0
@@ -68,7 +69,7 @@ class Loop:
                 steps = iter(self.batches)
                 while self.steps < self.max_steps:
                     record = self._step(next(steps))
-                    if self.steps % self.config.validate_every == 0 or self.steps == self.max_steps:
+                    if self.validate and (self.steps % self.validate_every == 0 or self.steps == self.max_steps):
                         record.update({f"validation/{key}": value for key, value in self.validate().items()})
                     metrics.write(record)
                     bar.advance(1, loss=record["loss"], tokens_per_s=round(record["tokens_per_s"]))

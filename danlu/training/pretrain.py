@@ -106,6 +106,7 @@ def pretrain(config: PretrainConfig) -> Path:
         max_steps=max_steps,
         rate_factor=lambda update: cosine_factor(update, step.warmup_steps, max_steps, config.final_rate_share),
         validate=validate,
+        validate_every=config.validate_every,
         flops_per_token=shape.train_flops_per_token(step.sequence_length),
         peak_flops=peak,
     ).run()

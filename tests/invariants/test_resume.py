@@ -38,7 +38,6 @@ STEP = StepConfig(
     bf16=False,
     compile=False,
     checkpoint_every=7,
-    validate_every=10,
 )
 
 
@@ -49,7 +48,13 @@ def pretraining(tiny_shards: Path, tiny_tokenizer_folder: Path, tmp_path: Path) 
         hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2
     )
     return PretrainConfig(
-        data=tiny_shards, tokenizer=tiny_tokenizer_folder, out=tmp_path / "run", model=shape, step=STEP, device="cpu"
+        data=tiny_shards,
+        tokenizer=tiny_tokenizer_folder,
+        out=tmp_path / "run",
+        model=shape,
+        step=STEP,
+        validate_every=10,
+        device="cpu",
     )
 
 
@@ -207,7 +212,7 @@ def command(config: PretrainConfig) -> list[str]:
         *("--step.micro-batch-size", str(step.micro_batch_size), "--step.max-steps", str(step.max_steps)),
         *("--step.learning-rate", str(step.learning_rate), "--step.warmup-steps", str(step.warmup_steps)),
         *("--step.no-bf16", "--step.no-compile", "--step.checkpoint-every", str(step.checkpoint_every)),
-        *("--step.validate-every", str(step.validate_every)),
+        *("--validate-every", str(config.validate_every)),
     ]
 
 
