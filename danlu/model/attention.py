@@ -45,25 +45,35 @@ MATERIALISED_UP_TO = 1024
 tokens: the fused CPU kernel takes two to three times as long, mostly in its backward pass. Beyond, memory decides."""
 
 
+def training_mask(mask: Tensor | None, length: int, device: torch.device) -> Tensor | None:
+    """The mask in the form that `attend` is fastest with when training: on a CPU and up to MATERIALISED_UP_TO tokens a
+    float32 tensor (B or 1, 1, T, T) of 0 and -inf that is added to the scores, elsewhere as it is.
+
+    It is made outside the compiled blocks: a compiled kernel that works it out for each score takes five times as long.
+    """
+    if device.type != "cpu" or length > MATERIALISED_UP_TO:
+        return mask
+    if mask is None:
+        mask = torch.ones(length, length, dtype=torch.bool).tril()[None, None]
+    return torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Mix the values (B, K, S, E) by softmax(query · key / sqrt(E)) for queries (B, H, T, E); gives (B, H, T, E).
 
-    `mask` (B or 1, 1, T, S) is True where a query may look; None is plain causal.
+    `mask` (B or 1, 1, T, S) is True where a query may look, or comes from `training_mask`; None is plain causal.
     """
-    if query.device.type == "cpu" and query.requires_grad and key.shape[2] <= MATERIALISED_UP_TO:
+    if mask is not None and mask.is_floating_point():
         return _materialised(query, key, value, mask)
     grouped = query.shape[1] != key.shape[1]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
 
 
-def _materialised(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def _materialised(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor) -> Tensor:
     """`attend` with the weights held whole; query heads that share a key head are rows of one product."""
     B, H, T, E = query.shape
-    K, S = key.shape[1], key.shape[2]
-    if mask is None:
-        mask = torch.ones(T, S, dtype=torch.bool, device=query.device).tril()[None, None]
-    hidden = torch.where(mask, 0.0, -torch.inf)  # (B or 1, 1, T, S), added to the scores
-    hidden = hidden.expand(-1, H // K, -1, -1).reshape(-1, 1, H // K * T, S).expand(B, K, -1, -1)
+    K = key.shape[1]
+    hidden = hidden.repeat(1, 1, H // K, 1)  # (B or 1, 1, H/K*T, S)
     rows = _MaterialisedAttention.apply(query.reshape(B, K, H // K * T, E), key, value, hidden, E**-0.5)
     return rows.reshape(B, H, T, E)
 
@@ -71,12 +81,14 @@ def _materialised(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None
 class _MaterialisedAttention(torch.autograd.Function):
     """Attention by plain products; the softmax's gradient in closed form, from the weights kept by the forward pass.
 
-    Shapes: query (B, K, R, E), key and value (B, K, S, E), hidden (B, K, R, S).
+    Shapes: query (B, K, R, E), key and value (B, K, S, E), hidden (B or 1, 1, R, S).
     """
 
     @staticmethod
     def forward(ctx, query, key, value, hidden, scale):  # type: ignore[no-untyped-def]
         wide = torch.promote_types(query.dtype, torch.float32)
+        # Products of heads that lie apart in memory take twice as long.
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         scores = (query @ key.transpose(-1, -2)).to(wide) * scale + hidden
         # Written out: the compiler's own softmax passes over the scores several times more.
         powers = (scores - scores.amax(-1, keepdim=True)).exp()
@@ -89,6 +101,7 @@ class _MaterialisedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         query, key, value, weights, mixed = ctx.saved_tensors
+        grad = grad.contiguous()
         wide = torch.promote_types(query.dtype, torch.float32)
         shared = (grad.to(wide) * mixed.to(wide)).sum(-1, keepdim=True)  # (B, K, R, 1)
         weight_grad = (grad @ value.transpose(-1, -2)).to(wide)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from danlu.model.attention import KVCache, apply_rotary, attend, attention_mask, rotary_tables
+from danlu.model.attention import KVCache, apply_rotary, attend, attention_mask, rotary_tables, training_mask
 from danlu.model.config import ModelConfig
 
 
@@ -168,6 +168,8 @@ class Transformer(nn.Module):
             mask = attention_mask(position_ids, context.key_length, None)
         elif document_ids is not None:
             mask = attention_mask(document_ids, input_ids.shape[1], document_ids)
+        if context is None and torch.is_grad_enabled():
+            mask = training_mask(mask, input_ids.shape[1], input_ids.device)
         return self.embed_tokens(input_ids), self._rotary(input_ids, position_ids), mask
 
     def trunk(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from danlu.model.transformer import Transformer
+from danlu.run.device import keep_freed_memory
 from danlu.run.errors import UserError
 from danlu.run.interrupt import graceful_stop
 from danlu.run.metrics import MetricsLog
@@ -55,6 +56,7 @@ class Loop:
 
     def run(self) -> None:
         """Train to `max_steps`, from the newest checkpoint if any. KeyboardInterrupt after a requested stop."""
+        keep_freed_memory()
         saved = load_checkpoint(self.out / "checkpoints", self.model, self.optimizers)
         if saved:
             self.steps, self.updates, self.targets = saved["step"], saved["updates"], saved["targets"]
