@@ -5,9 +5,10 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wanted = f"`danlu {words[0]}` needs one of: {', '.join(known)}" if known else f"unknown verb `{words[0]}`"
         print(f"danlu: {wanted}. See `danlu --help`", file=sys.stderr)
         return 2
-    return guarded(lambda: call(name, rest))
+    return guarded(lambda: call(name, rest), is_whole_process=arguments is None)
 
 
 def usage() -> str:
@@ -151,8 +152,11 @@ def read_config(name: str, verb: Verb, rest: list[str]) -> Any:
     return tyro.cli(kind, args=rest, prog=f"danlu {name}", default=default, description=verb.help)
 
 
-def guarded(work: Callable[[], None]) -> int:
-    """Do the work; turn what a user can mend into one line and an exit status."""
+def guarded(work: Callable[[], None], *, is_whole_process: bool = False) -> int:
+    """Do the work; turn what a user can mend into one line and an exit status.
+
+    Where the command is the whole process, Ctrl-C after Daft was used ends that process here.
+    """
     from danlu.run.errors import UserError
 
     try:
@@ -162,6 +166,8 @@ def guarded(work: Callable[[], None]) -> int:
         return 1
     except KeyboardInterrupt:
         print("danlu: stopped; the same command goes on where this one was", file=sys.stderr)
+        if is_whole_process and "daft" in sys.modules:
+            leave(130)
         return 130
     except BrokenPipeError:
         # The reader of our output (`head`, say) has gone; keep the interpreter from complaining about it at exit.
@@ -173,6 +179,29 @@ def guarded(work: Callable[[], None]) -> int:
         print(f"danlu: {where}{error.strerror or error}.{mend}", file=sys.stderr)
         return 1
     return 0
+
+
+def leave(status: int) -> NoReturn:
+    """End this process and its children now: Daft, interrupted, leaves threads with which the interpreter's own way
+    out hangs or aborts."""
+    import os
+    import signal
+
+    import psutil
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for _ in range(5):
+        # More than once: one of Daft's threads may be about to start another worker.
+        children = psutil.Process().children(recursive=True)
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        if not psutil.wait_procs(children, timeout=1)[0]:
+            break
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(status)
 
 
 def _named(reference: str) -> Any:

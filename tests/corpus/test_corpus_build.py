@@ -1,10 +1,16 @@
 """The whole plan on small folders: every document accounted for, the same result in any order, bad input survived."""
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from test_corpus_records import warc_response
@@ -190,3 +196,36 @@ def test_a_weight_without_a_source_is_refused(tmp_path: Path) -> None:
 
 def test_parts_are_ranges_of_ids() -> None:
     assert [part_of(name * 32, 4) for name in "03478bcf"] == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_control_c_in_the_middle_leaves_with_130_and_no_child(tmp_path: Path) -> None:
+    names = {f"a/{i}.html": page(english(i, 4000), "utf-8") for i in range(400)}
+    raw = write(tmp_path / "raw", names)
+    # A shell starts what it puts into the background with Ctrl-C switched off; the test must not depend on it.
+    program = (
+        "import signal, sys; from danlu import cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.exit(cli.main())"
+    )
+    words = ["corpus", "build", "--input", str(raw), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        children: list[psutil.Process] = []
+        for _ in range(600):
+            children = psutil.Process(process.pid).children(recursive=True)
+            if children:
+                break
+            time.sleep(0.1)
+        assert children, "the build should have started workers"
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 130, errors
+    assert errors.endswith("danlu: stopped; the same command goes on where this one was\n")
+    assert not psutil.wait_procs(children, timeout=5)[1]
