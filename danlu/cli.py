@@ -130,10 +130,9 @@ def call(name: str, rest: list[str]) -> None:
     if verb.table is None:
         work(config)
         return
-    from danlu.run.folder import locked, run_stage
+    from danlu.run.folder import run_stage
 
-    with locked(config.out):
-        print(run_stage(verb.table, config, work))
+    print(run_stage(verb.table, config, work))
 
 
 def read_config(name: str, verb: Verb, rest: list[str]) -> Any:

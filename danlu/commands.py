@@ -52,9 +52,9 @@ def run(config: Run) -> None:
             print(f"{name:<14} {state}")
         return
     report = run_recipe(config.recipe, config.out, config.stage)
-    print(f"\nThe report:       {report}")
+    print(f"\nThe report:        {report}")
     if (config.out / "sft" / "model").is_dir():
-        print(f"Talk to the model: danlu chat {config.out / 'sft' / 'model'}")
+        print(f"Talk to the model: {sys.argv[0]} chat {config.out / 'sft' / 'model'}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def generate_text(config: Generate) -> None:
     from danlu.inference.load import load_for_text
 
     model, tokenizer = load_for_text(config.model, config.device)
-    prompt = config.prompt if config.prompt is not None else sys.stdin.buffer.read().decode("utf-8", "replace")
+    prompt = config.prompt if config.prompt is not None else standard_input()
     for piece in stream_pieces(
         model, tokenizer, [{"role": "user", "content": prompt}] if config.chat else prompt, config.sampling
     ):
@@ -103,8 +103,12 @@ def report(config: Report) -> None:
     """Write `report.html` and `summary.json` into the run's folder."""
     from danlu.recipe import STAGES
     from danlu.report.page import write_report
+    from danlu.run.folder import locked
 
-    print(write_report(config.report.run, [stage.name for stage in STAGES], config.report))
+    if not config.report.run.is_dir():
+        raise UserError("no such run", where=config.report.run, mend="Name its folder with --run")
+    with locked(config.report.run):
+        print(write_report(config.report.run, [stage.name for stage in STAGES], config.report))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +126,8 @@ def encode(config: Encode) -> None:
     """Write the ids of standard input to standard output."""
     from danlu.tokenizer import Tokenizer
 
-    text = sys.stdin.buffer.read().decode("utf-8", "replace")
-    print(*Tokenizer.load(config.tokenizer).encode(text, allow_special=config.special == "control"))
+    tokenizer = Tokenizer.load(config.tokenizer)
+    print(*tokenizer.encode(standard_input(), allow_special=config.special == "control"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +143,25 @@ def decode(config: Decode) -> None:
     from danlu.tokenizer import Tokenizer
 
     try:
-        ids = [int(word) for word in sys.stdin.read().split()]
+        ids = [int(word) for word in standard_input().split()]
     except ValueError as error:
         raise UserError(f"not a list of ids: {error}", mend="Give numbers separated by spaces") from error
-    print(Tokenizer.load(config.tokenizer).decode(ids), end="")
+    tokenizer = Tokenizer.load(config.tokenizer)
+    try:
+        text = tokenizer.decode(ids)
+    except ValueError as error:
+        mend = f"Ids lie between 0 and {tokenizer.vocab_size - 1}"
+        raise UserError(str(error), where="standard input", mend=mend) from error
+    print(text, end="")
+
+
+def standard_input() -> str:
+    """All of standard input as text. Raises UserError where it is not UTF-8: no byte is guessed at."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"not UTF-8: byte {error.object[error.start]:#04x} at offset {error.start}",
+            where="standard input",
+            mend="Convert it first, for example with iconv -f gb18030 -t utf-8",
+        ) from error

@@ -45,13 +45,21 @@ class Recipe:
 
 
 def take_recipe(words: list[str]) -> tuple[Recipe, list[str]]:
-    """The recipe named by `--recipe FILE` among command-line words (the built-in values without it), and the rest."""
-    if "--recipe" not in words:
+    """The recipe named by `--recipe FILE` or `--recipe=FILE` among command-line words (the built-in values without
+    it), and the rest. Raises UserError without a file, for two recipes, and for a recipe that is wrong."""
+    places = [place for place, word in enumerate(words) if word == "--recipe" or word.startswith("--recipe=")]
+    if not places:
         return Recipe(), words
-    at = words.index("--recipe")
-    if at + 1 == len(words):
-        raise UserError("--recipe needs a file", mend="For example --recipe recipes/demo.toml")
-    return read_recipe(Path(words[at + 1]), Recipe), words[:at] + words[at + 2 :]
+    if len(places) > 1:
+        raise UserError("given twice", where="--recipe", mend="A stage takes its values from one recipe")
+    place = places[0]
+    _, joined, file = words[place].partition("=")
+    after = place + 1
+    if not joined and after < len(words) and not words[after].startswith("-"):
+        file, after = words[after], after + 1
+    if not file:
+        raise UserError("needs a file", where="--recipe", mend="For example --recipe recipes/demo.toml")
+    return read_recipe(Path(file), Recipe), words[:place] + words[after:]
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,12 @@ class Stage:
     inputs: dict[str, str]
 
     def config(self, recipe: Recipe, run: Path) -> Any:
-        """The stage's table with its paths set for the run in folder `run`."""
+        """The stage's table with its paths set for the run in folder `run`; an input that the recipe names stays."""
         table = getattr(recipe, self.name)
-        paths = {key: run / relative for key, relative in self.inputs.items()}
+        default = type(table)()
+        if table.out != default.out:
+            raise UserError(f"`{self.name}.out` is set by the run", mend="Choose the run's folder with --out")
+        paths = {key: run / place for key, place in self.inputs.items() if getattr(table, key) == getattr(default, key)}
         return dataclasses.replace(table, out=run / self.name, **paths)
 
     def work(self) -> Callable[[Any], Path]:

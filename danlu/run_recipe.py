@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from danlu.corpus.config import CorpusConfig
 from danlu.recipe import STAGES, Recipe, Stage
 from danlu.run.errors import UserError
 from danlu.run.folder import is_complete, locked, run_stage, say
@@ -11,7 +12,7 @@ def run_recipe(recipe: Recipe, out: Path, only: tuple[str, ...] = ()) -> Path:
     """Do every stage (or those named in `only`) in `out`, then draw the report; the report's path."""
     from danlu.report.page import write_report
 
-    stages = chosen(only)
+    stages = chosen(recipe, only)
     with locked(out):
         for number, stage in enumerate(stages, start=1):
             say(f"[{number}/{len(stages)}] {stage.name}")
@@ -22,17 +23,21 @@ def run_recipe(recipe: Recipe, out: Path, only: tuple[str, ...] = ()) -> Path:
 def plan(recipe: Recipe, out: Path, only: tuple[str, ...] = ()) -> list[tuple[str, str]]:
     """What a run would do: each stage with `complete` or `will run`. A stage after one that will run, will run."""
     result, pending = [], False
-    for stage in chosen(only):
+    for stage in chosen(recipe, only):
         config = stage.config(recipe, out)
         pending = pending or not is_complete(config)
         result.append((stage.name, "will run" if pending else "complete"))
     return result
 
 
-def chosen(only: tuple[str, ...]) -> list[Stage]:
-    """The stages named, all when none is; UserError for an unknown name."""
+def chosen(recipe: Recipe, only: tuple[str, ...]) -> list[Stage]:
+    """The stages named, all when none is, but no fetching where the recipe names a folder of the user's own.
+
+    UserError for an unknown name.
+    """
     names = [stage.name for stage in STAGES]
     for name in only:
         if name not in names:
             raise UserError(f"unknown stage `{name}`", mend=f"The stages are {', '.join(names)}")
-    return [stage for stage in STAGES if not only or stage.name in only]
+    own = recipe.corpus.input != CorpusConfig().input
+    return [stage for stage in STAGES if (stage.name in only if only else not (own and stage.name == "fetch"))]

@@ -71,7 +71,7 @@ class Engine:
         for row, prompt_ids in zip(rows, prompts, strict=True):
             self.rows[row] = Sequence(prompt_ids=prompt_ids, generator=self._generator())
         longest = max(len(prompt_ids) for prompt_ids in prompts)
-        # Filled up on the right: what a filler leaves in the cache lies beyond the row's end, hidden until written over.
+        # Filled up on the right: what a filler leaves in the cache lies past the row's end, hidden until written over.
         input_ids = torch.tensor([prompt_ids + [0] * (longest - len(prompt_ids)) for prompt_ids in prompts])  # (B, T)
         try:
             self._forward(rows, input_ids, torch.arange(longest).expand(len(rows), -1), [len(ids) for ids in prompts])
@@ -156,7 +156,9 @@ def generate_batch(
 ) -> list[Sequence]:
     """Continue every prompt to its end, `max_rows` at a time; results in the prompts' order."""
     engine = Engine(model, stop_ids, sampling, max_rows=min(max_rows, len(prompts)) or 1, vocab_size=vocab_size)
-    waiting, places, results = list(range(len(prompts)))[::-1], {}, {}
+    waiting = list(range(len(prompts)))[::-1]
+    places: dict[int, int] = {}
+    results: dict[int, Sequence] = {}
     while waiting or engine.rows:
         joining = [waiting.pop() for _ in range(min(len(waiting), len(engine.free)))]
         if joining:

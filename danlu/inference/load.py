@@ -31,4 +31,10 @@ def load_for_text(path: Path, device: str | None = None) -> tuple[Transformer, T
     model, tokenizer = load(path, device=device)
     if tokenizer is None:
         raise UserError("this model folder has no tokenizer", where=path, mend="Copy tokenizer.json into it")
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model only {model.config.vocab_size} rows",
+            where=path,
+            mend="Use the tokenizer that the model was trained with",
+        )
     return model, tokenizer

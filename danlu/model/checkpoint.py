@@ -6,7 +6,6 @@ In and out: `config.json`, `generation_config.json`, `model.safetensors`, and th
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from danlu.model.config import ModelConfig
 from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
-
-TOKENIZER_FILES = ("qwen.tiktoken", "tokenizer.json", "tokenizer_config.json")
+from danlu.tokenizer.bpe import Tokenizer
 
 
 def hf_config(config: ModelConfig, end_ids: list[int], pad_id: int | None) -> dict[str, Any]:
@@ -128,14 +126,19 @@ def save_model(
         )
         tensors = {name: tensor.detach().cpu().float().contiguous() for name, tensor in hf_tensors(model).items()}
         save_tensors(tensors, aside / "model.safetensors")
-        for name in TOKENIZER_FILES if tokenizer_folder else ():
-            shutil.copyfile(tokenizer_folder / name, aside / name)  # type: ignore[operator]
+        if tokenizer_folder:
+            # Loaded and written again, so that a folder with one form of a tokenizer becomes one with all forms.
+            Tokenizer.load(tokenizer_folder).save(aside)
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write a safetensors file. Raises OSError, as every other way of writing does, where the disk is full or fails."""
+    path.touch()
+    mode = path.stat().st_mode
     try:
         save_file(tensors, path, metadata={"format": "pt"})
+        # The library leaves a file that only its owner may read, whatever the user's mask says.
+        path.chmod(mode)
     except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if not number:

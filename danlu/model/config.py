@@ -26,7 +26,7 @@ class ModelConfig:
     """Key and value heads; as many as query heads in Qwen v1."""
 
     max_position_embeddings: int = 2048
-    """Tokens the model was trained to see."""
+    """Tokens the model was trained to see; pretraining sets it to its sequence_length."""
 
     rope_theta: float = 10_000.0
     """Base of the rotary embedding's wavelengths."""

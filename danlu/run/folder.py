@@ -69,9 +69,6 @@ def fingerprint(config: Any) -> str:
     for field in dataclasses.fields(config):
         if isinstance(getattr(config, field.name), Path):
             values.pop(field.name)
-    for path in input_paths(config):
-        if not path.exists():
-            raise UserError("no such file or folder", where=path, mend="Run the stage that makes it, or name another")
     parts = [json.dumps(values, sort_keys=True, ensure_ascii=False), *(digest(path) for path in input_paths(config))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -89,12 +86,24 @@ def run_stage(name: str, config: C, work: Callable[[C], Path]) -> Path:
     Time and memory are measured here and added up over interruptions.
     """
     out: Path = config.out  # type: ignore[attr-defined]
+    for path in input_paths(config):
+        if not path.exists():
+            raise UserError("no such file or folder", where=path, mend="Run the stage that makes it, or name another")
+        if path.resolve().is_relative_to(out.resolve()):
+            raise UserError("an input lies inside the stage's own folder", where=path, mend="Choose another --out")
+    with locked(out):
+        return _run_locked(name, config, work, out)
+
+
+def _run_locked(name: str, config: C, work: Callable[[C], Path], out: Path) -> Path:
     mark, record = fingerprint(config), read_stage(out)
     if record and record["fingerprint"] == mark and (out / record["product"]).exists():
         say(f"{name}: complete, skipped")
         return out / record["product"]
     started = read_start(out)
     if record or started.get("fingerprint") != mark:
+        if started:
+            say(f"{name}: its recipe or its inputs have changed; what was in {out} is removed and made anew")
         _clear(out, name)
         write_json(out / "recipe.json", {"stage": name, "fingerprint": mark, "recipe": resolved(config)})
     else:

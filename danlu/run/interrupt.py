@@ -1,6 +1,7 @@
 """Ctrl-C and termination ask a stage to stop between two steps, where it can save what it has done."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,6 +25,7 @@ def graceful_stop() -> Iterator[StopRequest]:
         if request.signal:
             raise KeyboardInterrupt
         request.signal = number
+        print("\nStopping after this step; once more to stop at once.", file=sys.stderr, flush=True)
 
     try:
         before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

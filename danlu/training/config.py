@@ -20,11 +20,11 @@ class StepConfig:
     micro_batch_size: int = 8
     """Rows in one forward and backward pass; memory decides it, the result does not depend on it."""
 
-    max_steps: int | None = None
-    """Optimiser steps; None to go through the data `epochs` times."""
+    max_steps: int = 0
+    """Optimiser steps; 0 to go through the data `epochs` times."""
 
     epochs: int = 1
-    """Passes over the data where max_steps is None."""
+    """Passes over the data where max_steps is 0."""
 
     learning_rate: float = 3e-4
     """Peak rate of AdamW."""
@@ -58,12 +58,29 @@ class StepConfig:
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of micro_batch_size {self.micro_batch_size}"
             )
-        if self.max_steps is not None and self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, not {self.max_steps}")
+        if self.max_steps < 0:
+            raise ValueError(f"max_steps cannot be negative, it is {self.max_steps}")
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps cannot be negative, it is {self.warmup_steps}")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be positive, not {self.learning_rate}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftStepConfig(StepConfig):
+    """The same values with fine-tuning's defaults (recipe section 7), also where a recipe names only some of them."""
+
+    batch_size: int = 128
+    """Rows in an optimiser step, whatever the micro-batch."""
+
+    max_steps: int = 4000
+    """Optimiser steps; 0 to go through the data `epochs` times."""
+
+    learning_rate: float = 2e-6
+    """Rate of AdamW after its rise."""
+
+    warmup_steps: int = 1430
+    """Steps over which the rate rises."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +138,7 @@ class SftConfig:
     out: Path = Path("runs/sft")
     """Folder of the stage; the model appears in it as `model`."""
 
-    step: StepConfig = field(
-        default_factory=lambda: StepConfig(batch_size=128, max_steps=4000, learning_rate=2e-6, warmup_steps=1430)
-    )
+    step: SftStepConfig = field(default_factory=SftStepConfig)
     """Batch, length, rate; the defaults are the recipe's."""
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -77,7 +77,7 @@ class Loop:
                     bar.advance(1, loss=record["loss"], tokens_per_s=round(record["tokens_per_s"]))
                     if stop.signal or self.steps % self.config.checkpoint_every == 0 or self.steps == self.max_steps:
                         self._save()
-                    if stop.signal and self.steps < self.max_steps:
+                    if stop.signal:
                         raise KeyboardInterrupt
         finally:
             metrics.close()

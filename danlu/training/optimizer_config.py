@@ -32,5 +32,7 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise ValueError("beta1 and beta2 must lie in [0, 1)")
+        if self.eps <= 0 or self.weight_decay < 0 or self.muon_learning_rate <= 0:
+            raise ValueError("eps and muon_learning_rate must be positive, weight_decay not negative")
         if self.max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be positive, not {self.max_grad_norm}")

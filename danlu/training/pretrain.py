@@ -8,6 +8,7 @@ import dataclasses
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -76,6 +77,13 @@ def pretrain(config: PretrainConfig) -> Path:
     step = config.step
     num_rows = step.max_steps * step.batch_size if step.max_steps else None
     rows = StreamRows(train, step.sequence_length, num_rows, step.epochs, step.seed)
+    if rows.rows_per_epoch < step.batch_size:
+        raise UserError(
+            f"the corpus makes {rows.rows_per_epoch} rows of {step.sequence_length} tokens, fewer than one batch of "
+            f"{step.batch_size}",
+            where=train.folder,
+            mend="Add text, or lower step.batch_size or step.sequence_length",
+        )
     batches = Batches(rows, step.batch_size, step.micro_batch_size)
 
     # Model
@@ -112,19 +120,22 @@ def pretrain(config: PretrainConfig) -> Path:
     ).run()
 
     # Product
-    by_language = validate(max_documents=None)
-    history = read_jsonl(config.out / "metrics.jsonl")
-    figures = {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "tokens": max_steps * step.batch_size * step.sequence_length,
-        "loss": statistics.fmean(record["loss"] for record in history[-50:]),
-        "bits_per_byte": by_language.pop("all"),
-        "bits_per_byte_by_language": by_language,
-        "tokens_per_s": statistics.median(record["tokens_per_s"] for record in history),
-        "mfu": statistics.median(record["mfu"] for record in history),
-        "gemm_peak_gflops": peak / 1e9,
-        "compiled": compiled,
-    }
+    tokens = max_steps * step.batch_size * step.sequence_length
+    figures = {"parameters": sum(p.numel() for p in model.parameters()), "tokens": tokens, "compiled": compiled}
+    figures |= figures_of_training(config.out, validate(max_documents=None), peak)
     write_json(config.out / "figures.json", figures)
     save_model(config.out / "model", model, config.tokenizer, list(tokenizer.stop_ids), tokenizer.end_of_text_id)
     return config.out / "model"
+
+
+def figures_of_training(out: Path, bits: dict[str, float], peak: float) -> dict[str, Any]:
+    """What the run's metrics and its last validation (bits per byte by language and under "all") come to."""
+    history = read_jsonl(out / "metrics.jsonl")
+    return {
+        "loss": statistics.fmean(record["loss"] for record in history[-50:]),
+        "bits_per_byte": bits["all"],
+        "bits_per_byte_by_language": {language: value for language, value in bits.items() if language != "all"},
+        "tokens_per_s": statistics.median(record["tokens_per_s"] for record in history),
+        "mfu": statistics.median(record["mfu"] for record in history),
+        "gemm_peak_gflops": peak / 1e9,
+    }

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from danlu.conversations.records import SkippedRecord, read_conversations
-from danlu.model.checkpoint import load_model, save_model
+from danlu.inference.load import load_for_text
+from danlu.model.checkpoint import save_model
 from danlu.run.device import pick_device
 from danlu.run.errors import UserError
 from danlu.run.files import write_json
@@ -84,8 +85,14 @@ def sft(config: SftConfig) -> Path:
     compiled = compile_or_say_why(config.step.compile, device)
 
     # Data
-    tokenizer = Tokenizer.load(config.model)
+    model, tokenizer = load_for_text(config.model, str(device))
     step = config.step
+    if step.sequence_length > model.config.max_position_embeddings:
+        raise UserError(
+            f"sequence_length is {step.sequence_length}, the model reads {model.config.max_position_embeddings} tokens",
+            where=config.model,
+            mend="Lower step.sequence_length",
+        )
     encoded, dropped, examples = encode_for_training(config.data, tokenizer, step.sequence_length)
     for example in examples:
         print(f"sft: left out, for example: {example}", file=sys.stderr)
@@ -95,7 +102,6 @@ def sft(config: SftConfig) -> Path:
     batches = Batches(rows, step.batch_size, step.micro_batch_size)
 
     # Model
-    model = load_model(config.model, device=device)
     model.set_dropout(config.dropout)
 
     # Optimiser

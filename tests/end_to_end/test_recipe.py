@@ -65,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_raw_folder(run)
     result = subprocess.run(command(run), text=True, capture_output=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert "danlu chat" in result.stdout
+    assert f" chat {run}" in result.stdout
     return run
 
 

@@ -147,7 +147,7 @@ def test_dropout_matters_in_these_runs(tuning: SftConfig, tmp_path: Path) -> Non
     assert outcome(with_dropout)[1] != outcome(without)[1]
 
 
-@pytest.mark.parametrize("changes", [{"bf16": True}, {"epochs": 2, "max_steps": None}], ids=["bfloat16", "by epochs"])
+@pytest.mark.parametrize("changes", [{"bf16": True}, {"epochs": 2, "max_steps": 0}], ids=["bfloat16", "by epochs"])
 def test_other_settings_resume_bit_for_bit(
     pretraining: PretrainConfig, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
