@@ -29,9 +29,6 @@ class EvaluateConfig:
     max_new_tokens: int = 32
     """Tokens of a reply; the longest reference reply of the demo has about 20."""
 
-    ngram_order: int = 5
-    """Order of the byte-level Kneser-Ney model that the model is held against."""
-
     samples_per_skill: int = 3
     """Conversations of each skill that the report shows."""
 
@@ -41,5 +38,3 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
-        if not 1 <= self.ngram_order <= 7:
-            raise ValueError(f"ngram_order must lie in 1..7, not {self.ngram_order}")

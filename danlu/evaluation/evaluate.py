@@ -6,7 +6,6 @@
 `harmless`, after fine-tuning), `completions` of the base model, and `samples`.
 """
 
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,21 @@ from danlu.run.files import write_json
 from danlu.run.progress import ProgressBar
 from danlu.tokenizer.documents import iter_documents
 from danlu.tokenizer.shards import TokenShards
+from danlu.tokenizer.text import normalize
 from danlu.training.validation import bits_per_byte
 
 BEGINNINGS = ("今天", "中国的", "The following", "def ")
 """What the base model continues in the report. Our choice: both languages and code."""
 
+NGRAM_ORDER = 5
+"""Order of the byte-level Kneser-Ney model that the model is held against; `byte_5gram_bits_per_byte` is named by it.
+The study's figures are of this order too."""
+
 
 def document_bytes(folder: Path) -> Iterator[bytes]:
     """The cleaned documents as the tokenizer saw them: NFC, UTF-8."""
     for document in iter_documents(folder):
-        yield unicodedata.normalize("NFC", document.text).encode()
+        yield normalize(document.text).encode()
 
 
 def _figures_of(
@@ -67,7 +71,7 @@ def evaluate(config: EvaluateConfig) -> Path:
         ngram = byte_ngram_bits_per_byte(
             document_bytes(config.documents / "train"),
             document_bytes(config.documents / "validation"),
-            config.ngram_order,
+            NGRAM_ORDER,
         )
         bar.advance()
         before = _figures_of(config.base, shards, splits, config, bar)

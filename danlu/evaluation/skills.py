@@ -5,6 +5,7 @@ In: a model and generated conversations with their checks. Out: shares of right 
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from danlu.conversations.checkers import check_reply, is_refusal
@@ -16,11 +17,23 @@ from danlu.model.transformer import Transformer
 from danlu.tokenizer.bpe import Tokenizer
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What the model said, and whether it ended by itself: a reply cut off at the limit never counts as right."""
+
+    text: str
+    ended: bool
+
+
+def is_right(conversation: Conversation, reply: Reply) -> bool:
+    """Whether the reply ended by itself and is a right one."""
+    return reply.ended and check_reply(conversation, reply.text)
+
+
 def greedy_replies(
     model: Transformer, tokenizer: Tokenizer, conversations: Sequence[Conversation], max_new_tokens: int
-) -> list[str]:
-    """The model's greedy reply to each conversation's prompt; a reply that does not end by itself is marked by an
-    ellipsis, so that it cannot count as right."""
+) -> list[Reply]:
+    """The model's greedy reply to each conversation's prompt, at most `max_new_tokens` long."""
     prompts = [
         encode_prompt(tokenizer, [{"role": turn.role, "content": turn.content} for turn in conversation.prompt])
         for conversation in conversations
@@ -28,27 +41,30 @@ def greedy_replies(
     sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
     sequences = generate_batch(model, tokenizer.stop_ids, prompts, sampling, vocab_size=tokenizer.vocab_size)
     return [
-        tokenizer.decode(sequence.output_ids) + ("" if sequence.finish_reason == "stop" else " …")
+        Reply(tokenizer.decode(sequence.output_ids), ended=sequence.finish_reason == "stop")
         for sequence in sequences
     ]
 
 
-def skill_accuracy(conversations: Sequence[Conversation], replies: Sequence[str]) -> dict[str, float]:
+def skill_accuracy(conversations: Sequence[Conversation], replies: Sequence[Reply]) -> dict[str, float]:
     """Share of right replies by skill."""
     right: dict[str, list[bool]] = defaultdict(list)
     for conversation, reply in zip(conversations, replies, strict=True):
-        right[conversation.skill or "unnamed"].append(check_reply(conversation, reply))
+        right[conversation.skill or "unnamed"].append(is_right(conversation, reply))
     return {skill: sum(values) / len(values) for skill, values in sorted(right.items())}
 
 
-def refusal_rate(conversations: Sequence[Conversation], replies: Sequence[str], skill: str) -> float:
+def refusal_rate(conversations: Sequence[Conversation], replies: Sequence[Reply], skill: str) -> float:
     """Share of replies to one skill's prompts that decline; 0 when there is none of that skill."""
-    declined = [is_refusal(reply) for conversation, reply in zip(conversations, replies, strict=True)
-                if conversation.skill == skill]  # fmt: skip
+    declined = [
+        reply.ended and is_refusal(reply.text)
+        for conversation, reply in zip(conversations, replies, strict=True)
+        if conversation.skill == skill
+    ]
     return sum(declined) / len(declined) if declined else 0.0
 
 
-def samples(conversations: Sequence[Conversation], replies: Sequence[str], per_skill: int) -> list[dict[str, Any]]:
+def samples(conversations: Sequence[Conversation], replies: Sequence[Reply], per_skill: int) -> list[dict[str, Any]]:
     """The first `per_skill` conversations of each skill with the model's reply and the verdict."""
     shown: dict[str, int] = defaultdict(int)
     result = []
@@ -59,8 +75,8 @@ def samples(conversations: Sequence[Conversation], replies: Sequence[str], per_s
             result.append({
                 "skill": skill,
                 "messages": [{"role": turn.role, "content": turn.content} for turn in conversation.prompt],
-                "reply": reply,
+                "reply": reply.text if reply.ended else f"{reply.text} …",
                 "expected": conversation.reply,
-                "right": check_reply(conversation, reply),
+                "right": is_right(conversation, reply),
             })  # fmt: skip
     return result
