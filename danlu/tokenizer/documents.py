@@ -13,6 +13,7 @@ from danlu.run.errors import UserError
 
 if TYPE_CHECKING:
     import pyarrow
+    import pyarrow.parquet
 
 COLUMNS = ("id", "text", "source", "language", "weight")
 ROWS_PER_BATCH = 256
@@ -61,6 +62,11 @@ def iter_documents(folder: Path) -> Iterator[Document]:
                 )
 
 
+def count_documents(folder: Path) -> int:
+    """How many rows the folder's files say they have, without reading them."""
+    return sum(_open(path).metadata.num_rows for path in parquet_files(folder))
+
+
 def iter_weights(folder: Path) -> Iterator[tuple[str, str, float]]:
     """`(id, source, weight)` of every document in the order of `iter_documents`, without reading the texts."""
     for path in parquet_files(folder):
@@ -77,12 +83,21 @@ def _weight(weight: float | None, identity: str, path: Path) -> float:
     return value
 
 
-def _batches(path: Path, columns: tuple[str, ...]) -> Iterator["pyarrow.RecordBatch"]:
+def _open(path: Path) -> "pyarrow.parquet.ParquetFile":
     import pyarrow
     import pyarrow.parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise UserError(f"not a whole Parquet file ({str(error).splitlines()[0]})", where=path) from error
+
+
+def _batches(path: Path, columns: tuple[str, ...]) -> Iterator["pyarrow.RecordBatch"]:
+    import pyarrow
+
+    file = _open(path)
+    try:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
             raise UserError(

@@ -15,9 +15,11 @@ import itertools
 import json
 from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,11 +28,12 @@ from danlu.run.files import publish, write_json
 from danlu.run.progress import ProgressBar
 from danlu.tokenizer.bpe import Tokenizer
 from danlu.tokenizer.config import TokensConfig
-from danlu.tokenizer.documents import Document, iter_documents, iter_weights
+from danlu.tokenizer.documents import Document, count_documents, iter_documents, iter_weights
 from danlu.tokenizer.mixing import Draws
 from danlu.tokenizer.text import normalize
 
 INDEX_FILE = "index.json"
+MEND = "Run `danlu tokenizer shards` again"
 FORMAT = 1
 DOCUMENTS_PER_BATCH = 256
 """How many documents are encoded at once; our choice, enough to keep a few cores busy."""
@@ -141,6 +144,15 @@ def drawn(folder: Path) -> Iterator[Document]:
         yield from itertools.repeat(document, draws.count(document.id, document.source, document.weight))
 
 
+def _num_written(config: TokensConfig) -> int:
+    """How many documents both splits write, repetitions included."""
+    train, validation = config.input / "train", config.input / "validation"
+    if not config.use_weights:
+        return count_documents(train) + count_documents(validation)
+    draws = Draws(iter_weights(train))
+    return sum(draws.count(*entry) for entry in iter_weights(train)) + count_documents(validation)
+
+
 def write_token_shards(config: TokensConfig) -> Path:
     """Encode the corpus; the folder `out/shards` with `train/` and `validation/`, and `out/figures.json`.
 
@@ -150,7 +162,8 @@ def write_token_shards(config: TokensConfig) -> Path:
     tokenizer = Tokenizer.load(config.tokenizer)
     figures: dict[str, Totals] = {}
     product = config.out / "shards"
-    with publish(product) as aside, ProgressBar("tokens", total=None, unit="documents") as bar:
+    total = _num_written(config)
+    with publish(product) as aside, ProgressBar("tokens", total=total, unit="documents") as bar:
         for split in ("train", "validation"):
             folder = config.input / split
             repeat = config.use_weights and split == "train"
@@ -201,11 +214,12 @@ class TokenShards:
         index = _read_index(self.folder)
         self.vocab_size: int = index["vocab_size"]
         self.end_of_text_id: int = index["end_of_text_id"]
-        self.offsets: NDArray[np.int64] = np.load(self.folder / "offsets.npy")
+        count = index["num_documents"]
+        self.offsets: NDArray[np.int64] = _read_array(self.folder / "offsets.npy", count + 1)
         """Where each document begins, and the number of tokens at last: num_documents + 1 numbers."""
-        self.num_bytes: NDArray[np.int64] = np.load(self.folder / "num_bytes.npy")
+        self.num_bytes: NDArray[np.int64] = _read_array(self.folder / "num_bytes.npy", count)
         """UTF-8 bytes of each document."""
-        self.languages: list[str] = [index["languages"][code] for code in np.load(self.folder / "languages.npy")]
+        self.languages: list[str] = self._read_languages(index["languages"], count)
         """Language of each document."""
         parts = [self._map(file["name"], file["num_tokens"], index["dtype"]) for file in index["files"]]
         self.tokens: NDArray[Any] | JoinedTokens = _join(parts, index["dtype"])
@@ -220,11 +234,18 @@ class TokenShards:
         ids: NDArray[Any] = self.tokens[self.offsets[index] : self.offsets[index + 1]]
         return ids
 
+    def _read_languages(self, names: list[str], count: int) -> list[str]:
+        path = self.folder / "languages.npy"
+        codes = _read_array(path, count)
+        if count and int(codes.max()) >= len(names):
+            raise UserError("names a language that the index lacks", where=path, mend=MEND)
+        return [names[code] for code in codes]
+
     def _map(self, name: str, num_tokens: int, kind: str) -> NDArray[Any]:
         path = self.folder / name
         expected = num_tokens * np.dtype(kind).itemsize
         if not path.is_file() or path.stat().st_size != expected:
-            raise UserError(f"not {expected} bytes, as the index says", where=path, mend="Run the stage `tokens` again")
+            raise UserError(f"not {expected} bytes, as the index says", where=path, mend=MEND)
         return np.memmap(path, dtype=kind, mode="r", shape=(num_tokens,))
 
 
@@ -235,13 +256,51 @@ def _join(parts: list[NDArray[Any]], kind: str) -> NDArray[Any] | JoinedTokens:
     return parts[0] if len(parts) == 1 else JoinedTokens(parts)
 
 
+@dataclass
+class _File:
+    name: str
+    num_tokens: int
+
+
+@dataclass
+class _Index:
+    """What `index.json` holds beside its format."""
+
+    dtype: Literal["uint16", "uint32"]
+    num_documents: int
+    num_tokens: int
+    files: list[_File]
+    languages: list[str]
+    vocab_size: int
+    end_of_text_id: int
+
+
 def _read_index(folder: Path) -> dict[str, Any]:
     path = folder / INDEX_FILE
     if not path.is_file():
-        raise UserError("no token shards here", where=folder, mend="Make them with the stage `tokens`")
-    index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        raise UserError("no token shards here", where=folder, mend="Make them with `danlu tokenizer shards`")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"damaged, not JSON ({error})", where=path, mend=MEND) from error
+    if not isinstance(index, dict):
+        raise UserError("damaged, not an index of token shards", where=path, mend=MEND)
     if index.get("format") != FORMAT:
-        raise UserError(
-            f"token shards of format {index.get('format')}, not {FORMAT}", where=path, mend="Make them anew"
-        )
-    return index
+        raise UserError(f"token shards of format {index.get('format')}, not {FORMAT}", where=path, mend=MEND)
+    try:
+        return {"format": FORMAT, **msgspec.to_builtins(msgspec.convert(index, _Index))}
+    except msgspec.ValidationError as error:
+        raise UserError(f"damaged ({error})", where=path, mend=MEND) from error
+
+
+def _read_array(path: Path, length: int) -> NDArray[Any]:
+    """The whole numbers in an `.npy` file, as many as the index says."""
+    try:
+        values = np.load(path)
+    except FileNotFoundError as error:
+        raise UserError("missing from the token shards", where=path, mend=MEND) from error
+    except (ValueError, EOFError) as error:
+        raise UserError("damaged, not a whole .npy file", where=path, mend=MEND) from error
+    if not isinstance(values, np.ndarray) or values.shape != (length,) or values.dtype.kind not in "iu":
+        raise UserError(f"not {length} whole numbers, as the index says", where=path, mend=MEND)
+    return values

@@ -168,3 +168,69 @@ def test_folders_that_hold_no_corpus_are_named(tmp_path: Path, write_parquet: Wr
     write_parquet(tmp_path / "a.parquet", [("1", None, "s", "en", 1.0)])
     with pytest.raises(UserError, match="no text"):
         next(iter_documents(tmp_path))
+
+
+# --- damage ---
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("index.json", b'{"format": 1', "damaged, not JSON"),
+        ("index.json", b"\xff\xfe", "damaged, not JSON"),
+        ("index.json", b"[1]", "not an index"),
+        ("index.json", b'{"format": 1, "num_documents": 5}', "missing required field"),
+        ("index.json", b'{"format": 7}', "format 7, not 1"),
+        ("offsets.npy", b"\x93NUMPY", "not a whole .npy file"),
+        ("num_bytes.npy", b"", "not a whole .npy file"),
+        ("languages.npy", b"not numbers", "not a whole .npy file"),
+        ("languages.npy", None, "missing"),
+    ],
+)
+def test_a_damaged_file_is_named_in_one_line(
+    tokenizer: Tokenizer, tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    write_shards(DOCUMENTS, tokenizer, tmp_path / "s")
+    path = tmp_path / "s" / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        TokenShards(tmp_path / "s")
+    message = str(error.value)
+    assert message.startswith(f"{path}: ")
+    assert said in message
+    assert "danlu tokenizer shards" in message
+    assert "\n" not in message
+
+
+def test_arrays_that_do_not_fit_the_index_are_named(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    write_shards(DOCUMENTS, tokenizer, tmp_path / "s")
+    for name, values, said in (
+        ("languages.npy", np.full(5, 9, np.uint16), "a language that the index lacks"),
+        ("num_bytes.npy", np.zeros(4, np.int64), "not 5 whole numbers"),
+        ("offsets.npy", np.zeros(6), "not 6 whole numbers"),
+    ):
+        np.save(tmp_path / "s" / name, values)
+        with pytest.raises(UserError, match=said):
+            TokenShards(tmp_path / "s")
+
+
+# --- progress ---
+
+
+@pytest.mark.parametrize("use_weights", [True, False])
+def test_the_bar_knows_how_many_documents_there_are(
+    tokenizer_folder: Path,
+    tmp_path: Path,
+    write_parquet: WriteParquet,
+    capsys: pytest.CaptureFixture[str],
+    use_weights: bool,
+) -> None:
+    write_parquet(tmp_path / "train" / "a.parquet", [(str(i), "x", "A", "en", 2.5) for i in range(10)])
+    write_parquet(tmp_path / "validation" / "a.parquet", [("v", "x", "A", "en", 2.5)])
+    out = tmp_path / "out"
+    write_token_shards(TokensConfig(input=tmp_path, tokenizer=tokenizer_folder, out=out, use_weights=use_weights))
+    total = 26 if use_weights else 11
+    assert f"tokens: {total}/{total} documents" in capsys.readouterr().err
