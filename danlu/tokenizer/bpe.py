@@ -121,11 +121,6 @@ class Tokenizer:
         return self._special_id(END_OF_TEXT)
 
     @property
-    def eos_id(self) -> int:
-        """The same as `end_of_text_id`; a reply ends with `im_end_id`."""
-        return self._special_id(END_OF_TEXT)
-
-    @property
     def im_start_id(self) -> int:
         """`<|im_start|>`: opens a turn."""
         return self._special_id(IM_START)
