@@ -16,7 +16,7 @@ from danlu.corpus.config import CorpusConfig
 from danlu.corpus.dedup import load_daft
 from danlu.corpus.figures import Tally
 from danlu.corpus.plan import exact_duplicates, near_duplicate_documents, prepare
-from danlu.corpus.records import SINGLE_FILES, extension, input_files
+from danlu.corpus.records import SINGLE_FILES, extension, input_files, readable
 from danlu.corpus.split import Entry, held_out
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
@@ -63,7 +63,7 @@ def build(config: CorpusConfig) -> Path:
 
 def check_weights(config: CorpusConfig, files: list[Path]) -> None:
     """A weight for a source that is not there would have no effect: UserError that lists the sources."""
-    sources = sorted({path.relative_to(config.input).parts[0] for path in files})
+    sources = sorted({readable(path.relative_to(config.input).parts[0]) for path in files})
     for name in config.source_weights:
         if name not in sources:
             raise UserError(

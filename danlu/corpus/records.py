@@ -5,6 +5,7 @@ carries its `problem` and no content, so that it is counted as a dropped documen
 """
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +61,16 @@ def input_files(folder: Path) -> tuple[list[Path], int]:
     return files, len(visible) - len(files)
 
 
+def readable(name: str) -> str:
+    """A file's name as text; bytes that are not UTF-8 are shown as `\\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def read_records(path: Path, folder: Path, limit: int) -> Iterator[Record]:
     """The records of one file; none holds more than `limit` bytes. A file broken half-way ends in a `broken_file`."""
     relative = path.relative_to(folder)
-    source = relative.parts[0]
-    address = relative.as_posix()
+    source = readable(relative.parts[0])
+    address = readable(relative.as_posix())
     kind = SINGLE_FILES.get(extension(path))
     try:
         if kind is not None:

@@ -79,5 +79,6 @@ def digest(path: Path) -> str:
     total = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         if file.is_file():
-            total.update(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n".encode())
+            # `fsencode`: a name need not be UTF-8.
+            total.update(os.fsencode(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n"))
     return total.hexdigest()

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -112,3 +113,10 @@ def test_missing_and_empty_folders_are_one_clear_line(tmp_path: Path) -> None:
         input_files(tmp_path)
     (tmp_path / "a.txt").write_bytes(b"x")
     assert input_files(tmp_path) == ([tmp_path / "a.txt"], 1)
+
+
+def test_a_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    path.write_bytes(b"hi")
+    (record,) = records(path, tmp_path)
+    assert (record.record, record.source, record.body) == ("caf\\xe9.txt", "caf\\xe9.txt", b"hi")

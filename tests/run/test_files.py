@@ -1,5 +1,6 @@
 """Files appear whole or not at all, whatever ends the program."""
 
+import os
 import random
 import subprocess
 import sys
@@ -141,3 +142,8 @@ def test_removing_takes_files_folders_links_and_nothing(tmp_path: Path) -> None:
     for name in ("folder", "file", "nothing"):
         remove(tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_not_utf8_has_a_digest(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    assert len(digest(tmp_path)) == 64
