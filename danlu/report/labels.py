@@ -46,6 +46,10 @@ SKILLS: dict[str, Label] = {
 }
 
 REASONS: dict[str, str] = {
+    "too_large": "larger than a document may be",
+    "broken_file": "a file that cannot be read to its end",
+    "broken_record": "a record without a text",
+    "not_a_page": "an image, a program or another thing that is no text",
     "empty": "no main text was found in the page",
     "invalid_encoding": "bytes that no character set explains",
     "language_unknown": "too few letters, or a language that cannot be told",
