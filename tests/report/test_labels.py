@@ -7,8 +7,8 @@ from danlu.report.labels import REASONS
 
 CORPUS = Path(__file__).parents[2] / "danlu" / "corpus"
 GIVEN = (
-    r'problem = "(\w+)"', r'problem="(\w+)"', r'"(too_large)" if', r'dropped\("\w+", "(\w+)"', r'else "(other_language)"',
-    r'^        \(\s*"(\w+)",', r'"reason": "(\w+)"',
+    r'problem = "(\w+)"', r'problem="(\w+)"', r'"(too_large)" if', r'dropped\("\w+", "(\w+)"',
+    r'else "(other_language)"', r'^        \(\s*"(\w+)",', r'"reason": "(\w+)"',
 )  # fmt: skip
 
 
