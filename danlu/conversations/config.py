@@ -8,9 +8,9 @@ from pathlib import Path
 class ConversationsConfig:
     """The demo's own conversations: how many, of which skills, over how many words (issue 3, stages 5 and 6)."""
 
-    input: Path = Path("corpus/documents")
+    input: Path = Path("runs/corpus/documents")
     """Folder with `train/*.parquet`, as the corpus stage writes it; words are mined from there."""
-    out: Path = Path("conversations")
+    out: Path = Path("runs/conversations")
     """The stage's folder; the product is `conversations/` inside it."""
     seed: int = 1
     """Everything drawn here follows from it."""

@@ -29,6 +29,7 @@ from danlu.conversations.skills.exchange import LANGUAGES, Exchange, Scene, Word
 from danlu.conversations.skills.questions import THINGS
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
+from danlu.run.progress import ProgressBar
 from danlu.run.seeds import derive_seed
 
 TEST_KEYS = 0.12
@@ -63,7 +64,8 @@ def generate_conversations(config: ConversationsConfig) -> Path:
     vocabularies = _vocabularies(config)
     hidden = {word for vocabulary in vocabularies.values() for word in vocabulary.unseen}
     training = {name: words.training_draw(config.made_up_share) for name, words in vocabularies.items()}
-    train = _train_set(config, training, hidden)
+    with ProgressBar("conversations", total=config.num_conversations, unit="conversations") as bar:
+        train = _train_set(config, training, hidden, bar)
     test = _test_set(config, "test", {name: words.testing_draw() for name, words in vocabularies.items()}, training)
     unseen = _test_set(config, "unseen", {name: words.unseen_draw() for name, words in vocabularies.items()}, training)
     _assert_apart(train, test + unseen, hidden)
@@ -143,7 +145,7 @@ def _distinct(
         yield drawn
 
 
-def _train_set(config: ConversationsConfig, training: Draw, hidden: set[str]) -> list[Drawn]:
+def _train_set(config: ConversationsConfig, training: Draw, hidden: set[str], bar: ProgressBar) -> list[Drawn]:
     """All training conversations in a random order. UserError when a skill has too few different ones."""
 
     def good(drawn: Drawn) -> bool:
@@ -156,7 +158,10 @@ def _train_set(config: ConversationsConfig, training: Draw, hidden: set[str]) ->
     for skill, language, count in _quotas(config):
         source = Random(derive_seed(config.seed, "train", skill, language))
         draw = partial(_draw, source, skill, language, training, training, config)
-        found = list(_distinct(draw, good, count, prompts))
+        found = []
+        for drawn in _distinct(draw, good, count, prompts):
+            found.append(drawn)
+            bar.advance()
         if len(found) < count:
             raise UserError(
                 f"only {len(found)} different conversations of {count} could be drawn ({language})",

@@ -14,10 +14,10 @@ LARGEST_TRAINING = 2**31 - 1
 class TokenizerConfig:
     """Train a byte-level BPE on a corpus. Raises ValueError for impossible values."""
 
-    input: Path = Path("corpus/documents")
+    input: Path = Path("runs/corpus/documents")
     """Folder with `train/*.parquet` and `validation/*.parquet`, as the corpus stage writes them."""
 
-    out: Path = Path("tokenizer")
+    out: Path = Path("runs/tokenizer")
     """The stage's folder; the product is `tokenizer/` inside it."""
 
     vocab_size: int = 151_851
@@ -61,13 +61,13 @@ class TokenizerConfig:
 class TokensConfig:
     """Encode a corpus into token shards. Raises ValueError for impossible values."""
 
-    input: Path = Path("corpus/documents")
+    input: Path = Path("runs/corpus/documents")
     """Folder with `train/*.parquet` and `validation/*.parquet`, as the corpus stage writes them."""
 
-    tokenizer: Path = Path("tokenizer/tokenizer")
+    tokenizer: Path = Path("runs/tokenizer/tokenizer")
     """Tokenizer folder, rank file or `tokenizer.json`."""
 
-    out: Path = Path("tokens")
+    out: Path = Path("runs/tokens")
     """The stage's folder; the products are `shards/train/` and `shards/validation/` inside it."""
 
     tokens_per_file: int = 100_000_000
