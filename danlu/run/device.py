@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import shutil
 import sys
 import time
@@ -12,15 +13,18 @@ from danlu.run.errors import UserError
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The named device, or the best one here. Raises UserError for a device this machine lacks."""
+    """The named device, or the best one here. Raises UserError for a name that is not `cpu`, `cuda` or `cuda:N`, and
+    for a device this machine lacks."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", name):
+        raise UserError(f"unknown device {name!r}", where="--device", mend="Known are cpu, cuda, and cuda:N as cuda:1")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            f"the device {name!r} cannot be used here", mend="Leave --device out to let it be found"
+            f"the device {name!r} cannot be used here", where="--device", mend="Leave --device out to let it be found"
         ) from error
     return device
 
