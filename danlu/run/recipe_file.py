@@ -6,6 +6,7 @@ impossible value stops the run before any work, naming file, table and key.
 
 import dataclasses
 import difflib
+import re
 import tomllib
 import typing
 from pathlib import Path
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 def read_recipe(path: Path, recipe_class: type[T]) -> T:
     """The recipe in `path` as `recipe_class`. Raises UserError for anything the file gets wrong."""
+    if path.is_dir():
+        raise UserError("a folder, not a recipe's file", where=path, mend="Name the .toml file itself")
     if not path.is_file():
         raise UserError("no such recipe", where=path, mend="The project's own recipes lie in recipes/")
     try:
@@ -35,9 +38,31 @@ def convert(values: dict[str, Any], target: type[T], where: Path | str) -> T:
     try:
         return msgspec.convert(values, target, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        # msgspec names the place as "$.pretrain.learning_rate"; show it as the file's table and key.
-        message = str(error).replace("`$.", "`").replace("`$`", "the top level")
-        raise UserError(message, where=where, mend="See `danlu VERB --help` for each value's meaning") from error
+        raise UserError(_plain(str(error)), where=where, mend="`danlu run --help` lists every value") from error
+
+
+KINDS = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "nothing",
+    "path": "a path",
+}
+
+
+def _plain(message: str) -> str:
+    """msgspec's message as `table.key`: what, in the words of a TOML file."""
+    what, _, place = message.partition(" - at `$")
+    if found := re.fullmatch(r"Expected `(.+)`, got `(.+)`", what):
+        expected, got = (" or ".join(KINDS.get(kind, kind) for kind in part.split(" | ")) for part in found.groups())
+        what = f"expected {expected}, got {got}"
+    elif what[:8] in ("Expected", "Invalid "):
+        what = what[0].lower() + what[1:]
+    name = place.rstrip("`").lstrip(".")
+    return f"`{name}`: {what}" if name else what
 
 
 def _decode(kind: type, value: Any) -> Any:

@@ -111,6 +111,71 @@ def test_a_missing_recipe_and_a_wrong_one_are_one_line(tmp_path: Path) -> None:
     assert line == one_line(danlu("sft", "--recipe", str(recipe))), "both ways in read the recipe alike"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("pretrain --step.batch-size x", "--step.batch-size: expected an integer, got 'x'"),
+        ("pretrain --step.learning-rate fast", "--step.learning-rate: expected a number, got 'fast'"),
+        ("pretrain --step.batch-size -3", "--step.batch-size: batch_size must be at least 1, not -3"),
+        ("sft --dropout 1.5", "--dropout: dropout must lie in [0, 1), not 1.5"),
+        ("tokenizer train --vocab-size 3", "--vocab-size: vocab_size must be at least 464"),
+        ("tokenizer train --vocab-siz 3", "--vocab-siz: unknown option. Did you mean --vocab-size"),
+        ("tokenizer encode x --special y", "--special: expected one of 'text', 'control', got 'y'"),
+        ("pretrain --step.batch-size", "--step.batch-size: needs a value"),
+        ("generate", "PATH: missing"),
+        ("run recipes/demo.toml --pretrain.step.seed x", "--pretrain.step.seed: expected an integer, got 'x'"),
+        ("run recipes/demo.toml --sft.dropout 1.5", "--sft.dropout: dropout must lie in [0, 1), not 1.5"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_flag(
+    words: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as end:
+        cli.main(words.split())
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"danlu: {said}"), printed.err
+    assert printed.err.count("\n") == 1
+    assert "--help`" in printed.err
+    assert printed.out == ""
+
+
+def test_a_recipe_can_be_joined_by_an_equals_sign_and_is_in_the_help(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "my.toml"
+    recipe.write_text("[sft]\ndropout = 0.25\n")
+    verb = cli.VERBS["sft"]
+    for words in ([f"--recipe={recipe}"], ["--recipe", str(recipe)], ["--device", "cpu", f"--recipe={recipe}"]):
+        assert cli.read_config("sft", verb, words).dropout == 0.25
+    for words in (["--recipe"], ["--recipe="], ["--recipe", "--device"]):
+        with pytest.raises(UserError, match="--recipe: needs a file"):
+            cli.read_config("sft", verb, words)
+    with pytest.raises(UserError, match="given twice"):
+        cli.read_config("sft", verb, [f"--recipe={recipe}", f"--recipe={recipe}"])
+    with pytest.raises(SystemExit):
+        cli.main(["sft", "--help"])
+    assert "--recipe FILE" in capsys.readouterr().out
+
+
+def test_an_id_that_does_not_exist_is_one_line(tiny_tokenizer_folder: Path) -> None:
+    for wrong in ("999999", "-5"):
+        line = one_line(piped(wrong.encode(), "tokenizer", "decode", str(tiny_tokenizer_folder)))
+        assert f"no token has the id {wrong}" in line
+
+
+def test_standard_input_that_is_not_utf8_is_refused(tiny_tokenizer_folder: Path) -> None:
+    line = one_line(piped("你好".encode("gb18030"), "tokenizer", "encode", str(tiny_tokenizer_folder)))
+    assert "standard input: not UTF-8: byte 0xc4 at offset 0" in line
+    assert "iconv" in line
+
+
+def piped(content: bytes, *words: str) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run([sys.executable, "-m", "danlu.cli", *words], cwd=ROOT, capture_output=True, input=content)
+    return subprocess.CompletedProcess(words, result.returncode, result.stdout.decode(), result.stderr.decode())
+
+
 def test_a_missing_input_is_one_line_and_makes_nothing(tmp_path: Path) -> None:
     line = one_line(danlu("pretrain", "--data", str(tmp_path / "absent"), "--out", str(tmp_path / "out")))
     assert "no such file or folder" in line

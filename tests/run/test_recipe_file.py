@@ -30,13 +30,13 @@ WRONG: dict[str, tuple[str, list[str]]] = {
     ),
     "an unknown table": ("[pretraining]\nseed = 1", ["unknown key `pretraining`", "Did you mean `pretrain`?"]),
     "an unknown key like no other": ("[sft]\nzzz = 1", ["unknown key `sft.zzz`", "Known here", "dropout"]),
-    "text for a number": ('[pretrain.step]\nseed = "one"', ["`int`", "`str`", "`pretrain.step.seed`"]),
-    "a number for a truth": ("[sft]\npacking = 1", ["`bool`", "`int`", "`sft.packing`"]),
+    "text for a number": ('[pretrain.step]\nseed = "one"', ["`pretrain.step.seed`: expected an integer, got a string"]),
+    "a number for a truth": ("[sft]\npacking = 1", ["`sft.packing`: expected true or false, got an integer"]),
     "a part for a whole": (
         "[pretrain.model]\nhidden_size = 64.5",
-        ["`int`", "`float`", "`pretrain.model.hidden_size`"],
+        ["`pretrain.model.hidden_size`: expected an integer, got a number"],
     ),
-    "a number for a table": ("pretrain = 3", ["`pretrain`", "`int`"]),
+    "a number for a table": ("pretrain = 3", ["`pretrain`: expected a table, got an integer"]),
     "a word that is no choice": ('[pretrain.optimizer]\nname = "sgd"', ["'sgd'", "`pretrain.optimizer.name`"]),
     "an impossible value": ("[sft]\ndropout = 1.5", ["dropout must lie in [0, 1), not 1.5", "`sft`"]),
     "values that do not fit together": (
@@ -63,12 +63,12 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     assert "not valid TOML" in refusal(tmp_path, b"[sft]\n# \xff\xfe\n")
 
 
-@pytest.mark.parametrize("make", ["nothing", "a folder"])
-def test_a_missing_recipe_is_named(tmp_path: Path, make: str) -> None:
+@pytest.mark.parametrize(("make", "said"), [("nothing", "no such recipe"), ("a folder", "a folder, not a recipe")])
+def test_a_missing_recipe_is_named(tmp_path: Path, make: str, said: str) -> None:
     path = tmp_path / "my.toml"
     if make == "a folder":
         path.mkdir()
-    with pytest.raises(UserError, match="no such recipe") as error:
+    with pytest.raises(UserError, match=said) as error:
         read_recipe(path, Recipe)
     assert str(path) in str(error.value)
 
