@@ -41,8 +41,7 @@ def greedy_replies(
     sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
     sequences = generate_batch(model, tokenizer.stop_ids, prompts, sampling, vocab_size=tokenizer.vocab_size)
     return [
-        Reply(tokenizer.decode(sequence.output_ids), ended=sequence.finish_reason == "stop")
-        for sequence in sequences
+        Reply(tokenizer.decode(sequence.output_ids), ended=sequence.finish_reason == "stop") for sequence in sequences
     ]
 
 
