@@ -146,7 +146,7 @@ def read_config(name: str, verb: Verb, rest: list[str]) -> Any:
 
         recipe, rest = take_recipe(rest)
         default = getattr(recipe, verb.table)
-        described += f". --recipe FILE takes the values of a recipe's table [{verb.table}]; options come before it."
+        described += f". --recipe FILE takes the values of a recipe's table [{verb.table}]; options win over it."
     return _parse(kind, rest, f"danlu {name}", default, described)
 
 
