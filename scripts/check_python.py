@@ -3,7 +3,8 @@
 import shutil
 import sys
 
-if sys.version_info < (3, 11):
+# This script runs before the package, so also where the Python is too old for it.
+if sys.version_info < (3, 11):  # noqa: UP036
     sys.exit(f"Danlu needs Python 3.11 or newer; this is {sys.version.split()[0]}. Try: make PYTHON=python3.11 demo")
 try:
     import ensurepip  # noqa: F401
