@@ -34,7 +34,7 @@ SHAPES = {
     "small": (ModelConfig(vocab_size=16_384, hidden_size=256, intermediate_size=688, num_hidden_layers=8,
                           num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=512), 512, 4),
     "demo": (ModelConfig(vocab_size=4096, hidden_size=192, intermediate_size=512, num_hidden_layers=4,
-                         num_attention_heads=6, num_key_value_heads=6, max_position_embeddings=256), 256, 16),
+                         num_attention_heads=3, num_key_value_heads=3, max_position_embeddings=256), 256, 16),
     "qwen-1.8b": (ModelConfig(vocab_size=151_936, hidden_size=2048, intermediate_size=5504, num_hidden_layers=24,
                               num_attention_heads=16, num_key_value_heads=16, max_position_embeddings=2048), 2048, 8),
 }  # fmt: skip
