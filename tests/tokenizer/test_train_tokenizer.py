@@ -159,14 +159,16 @@ def without_punctuation(num_bytes: int) -> str:
 def learn_in_a_child(num_bytes: int) -> Iterator[float]:
     """Seconds and peak memory in GB of learning 8,184 ranks from such a text, in a process of its own."""
     program = (
-        "import resource, sys, time; sys.path[:0] = sys.argv[2:]\n"
+        "import re, sys, time; sys.path[:0] = sys.argv[2:]\n"
         "from test_train_tokenizer import without_punctuation\n"
         "from danlu.tokenizer.config import TokenizerConfig\n"
         "from danlu.tokenizer.train import learn_ranks\n"
         "text = without_punctuation(int(sys.argv[1]))\n"
         "started = time.monotonic()\n"
         "learn_ranks([text], TokenizerConfig(vocab_size=8192, num_extra_special=5))\n"
-        "print(time.monotonic() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)"
+        # Not getrusage: its maximum begins with that of the process which started this one.
+        "peak = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "print(time.monotonic() - started, peak / 1e6)"
     )
     command = [
         sys.executable,
