@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 import sys
+import sysconfig
 import time
+from pathlib import Path
 
 import torch
 
@@ -46,8 +48,11 @@ def keep_freed_memory() -> None:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether `torch.compile` can build kernels: on a CPU that takes a C++ compiler."""
-    return device.type != "cpu" or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+    """Whether `torch.compile` can build kernels: on a CPU that takes a C++ compiler and Python's headers."""
+    if device.type != "cpu":
+        return True
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return headers.is_file() and any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
 
 
 def gemm_peak_flops(device: torch.device, seconds: float = 0.6) -> float:
