@@ -41,7 +41,7 @@ def compile_or_say_why(wanted: bool, device: torch.device) -> bool:
     """Whether to compile; one line on standard error where it is wanted and cannot be had."""
     if wanted and not can_compile(device):
         print(
-            "No C++ compiler with Python's headers found: training runs eager, about a sixth slower.", file=sys.stderr
+            "No C++ compiler with Python's headers: training runs eager, about a sixth slower.", file=sys.stderr
         )
         return False
     return wanted
