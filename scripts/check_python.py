@@ -12,6 +12,4 @@ try:
 except ImportError:
     sys.exit("Python's venv module is missing. On Debian and Ubuntu: apt-get install python3-venv")
 if not any(shutil.which(name) for name in ("g++", "clang++")):
-    print(
-        "No C++ compiler: training will run eager, about a sixth slower. On Debian: apt-get install g++ python3-dev"
-    )
+    print("No C++ compiler: training will run eager, about a sixth slower. On Debian: apt-get install g++ python3-dev")

@@ -40,9 +40,7 @@ def padded_vocabulary(size: int) -> int:
 def compile_or_say_why(wanted: bool, device: torch.device) -> bool:
     """Whether to compile; one line on standard error where it is wanted and cannot be had."""
     if wanted and not can_compile(device):
-        print(
-            "No C++ compiler with Python's headers: training runs eager, about a sixth slower.", file=sys.stderr
-        )
+        print("No C++ compiler with Python's headers: training runs eager, about a sixth slower.", file=sys.stderr)
         return False
     return wanted
 
