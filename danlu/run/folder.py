@@ -75,8 +75,16 @@ def fingerprint(config: Any) -> str:
 
 def is_complete(config: Any) -> bool:
     """Whether the stage's product is there and was made with this recipe from these inputs."""
-    record = read_stage(config.out)
-    return bool(record and (config.out / record["product"]).exists() and record["fingerprint"] == fingerprint(config))
+    # Asked first, because the fingerprint reads every input.
+    return read_stage(config.out) is not None and _finished(config.out, fingerprint(config)) is not None
+
+
+def _finished(out: Path, mark: str) -> Path | None:
+    """The product in `out`, where it is there and bears this fingerprint."""
+    record = read_stage(out)
+    if record and record["fingerprint"] == mark and (out / record["product"]).exists():
+        return out / record["product"]
+    return None
 
 
 def run_stage(name: str, config: C, work: Callable[[C], Path]) -> Path:
@@ -96,12 +104,12 @@ def run_stage(name: str, config: C, work: Callable[[C], Path]) -> Path:
 
 
 def _run_locked(name: str, config: C, work: Callable[[C], Path], out: Path) -> Path:
-    mark, record = fingerprint(config), read_stage(out)
-    if record and record["fingerprint"] == mark and (out / record["product"]).exists():
+    mark = fingerprint(config)
+    if product := _finished(out, mark):
         say(f"{name}: complete, skipped")
-        return out / record["product"]
+        return product
     started = read_start(out)
-    if record or started.get("fingerprint") != mark:
+    if read_stage(out) or started.get("fingerprint") != mark:
         if started:
             say(f"{name}: its recipe or its inputs have changed; what was in {out} is removed and made anew")
         _clear(out, name)

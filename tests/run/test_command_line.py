@@ -192,7 +192,7 @@ def test_a_missing_input_is_one_line_and_makes_nothing(tmp_path: Path) -> None:
             1,
             "danlu: /full/x: No space left on device. Free some space",
         ),
-        (PermissionError(13, "Permission denied", "/root/x"), 1, "danlu: /root/x: Permission denied"),
+        (PermissionError(13, "Permission denied", "/here/x"), 1, "danlu: /here/x: Permission denied"),
         (BrokenPipeError(), 141, ""),
     ],
 )
