@@ -27,17 +27,23 @@ def apply_rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (wide * cos + turned * sin).to(heads.dtype)
 
 
-def attention_mask(position_ids: Tensor, key_length: int, document_ids: Tensor | None) -> Tensor:
-    """Which key each query may see, (B, 1, T, S) bool. This is the only place where the rule is written.
+def cache_mask(position_ids: Tensor, key_length: int) -> Tensor:
+    """Which slot of a cache each query may see, (B, 1, T, S) bool: keys lie at their own position, and a query sees
+    those up to its own."""
+    keys = torch.arange(key_length, device=position_ids.device)
+    return (keys <= position_ids[..., None])[:, None]  # (B, 1, T, S)
 
-    Without documents keys lie at their own position (a cache, or one text a row): a query sees the keys up to its own
-    position. With `document_ids` (B, T), several texts share a row: a query sees the earlier keys of its own document.
+
+def row_mask(document_ids: Tensor, branch_ids: Tensor | None) -> Tensor:
+    """Which key each query may see where several texts share a row, (B, 1, T, T) bool: the earlier ones of its own
+    document (B, T).
+
+    `branch_ids` (B, T) tell continuations of one text apart: every branch sees what they share, branch 0, and itself.
     """
-    if document_ids is None:
-        keys = torch.arange(key_length, device=position_ids.device)
-        return (keys <= position_ids[..., None])[:, None]  # (B, 1, T, S)
-    same = document_ids[:, :, None] == document_ids[:, None, :]  # (B, T, T)
-    return (same & same.new_ones(same.shape[1:]).tril())[:, None]
+    visible = document_ids[:, :, None] == document_ids[:, None, :]  # (B, T, T)
+    if branch_ids is not None:
+        visible &= (branch_ids[:, None, :] == 0) | (branch_ids[:, :, None] == branch_ids[:, None, :])
+    return (visible & visible.new_ones(visible.shape[1:]).tril())[:, None]
 
 
 MATERIALISED_UP_TO = 1024
@@ -113,7 +119,7 @@ class _MaterialisedAttention(torch.autograd.Function):
 class KVCache:
     """Keys and values of what each row has seen, per layer; rows have their own lengths.
 
-    A row's key of position p lies in slot p. Slots past a row's length may hold leftovers: `attention_mask` hides them
+    A row's key of position p lies in slot p. Slots past a row's length may hold leftovers: `cache_mask` hides them
     until they are written over.
     """
 

@@ -1,6 +1,6 @@
 """The Qwen transformer (recipe section 3): pre-norm RMSNorm, rotary attention with bias on Q, K and V only, SwiGLU.
 
-In: token ids. Out: logits, or the hidden states from which the loss is taken in pieces.
+In: token ids. Out: hidden states, and by the head on them logits (`Transformer`) or one number (`ScalarModel`).
 Shapes: B batch, T tokens, D hidden, H query heads, K key/value heads, E head size, V vocabulary.
 Q, K and V are one matrix, gate and up another: one product instead of three and two. Checkpoints store them apart
 under Hugging Face's names (`checkpoint.py`).
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from danlu.model.attention import KVCache, apply_rotary, attend, attention_mask, rotary_tables, training_mask
+from danlu.model.attention import KVCache, apply_rotary, attend, cache_mask, rotary_tables, row_mask, training_mask
 from danlu.model.config import ModelConfig
 
 
@@ -96,8 +96,8 @@ class Context:
         self.cache, self.rows, self.position_ids, self.key_length = cache, rows, position_ids, key_length
 
 
-class Transformer(nn.Module):
-    """The whole model. `model(input_ids)` gives logits; `model.hidden_states(...)` what is projected."""
+class Backbone(nn.Module):
+    """All of the model but its head: token ids to normed hidden states."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -105,9 +105,6 @@ class Transformer(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        if config.tie_word_embeddings:
-            self.lm_head.weight = self.embed_tokens.weight
         self.dropout = nn.Dropout(0.0)
         self.rotary_length = 0
         self.cos = self.sin = torch.empty(0)
@@ -128,28 +125,20 @@ class Transformer(nn.Module):
             if isinstance(module, nn.Dropout):
                 module.p = probability
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor | None = None,
-        document_ids: Tensor | None = None,
-        context: Context | None = None,
-    ) -> Tensor:
-        """Logits (B, T, V) for `input_ids` (B, T) int64."""
-        return self.lm_head(self.hidden_states(input_ids, position_ids, document_ids, context))
-
     def hidden_states(
         self,
         input_ids: Tensor,
         position_ids: Tensor | None = None,
         document_ids: Tensor | None = None,
         context: Context | None = None,
+        branch_ids: Tensor | None = None,
     ) -> Tensor:
-        """Normed hidden states (B, T, D) before the output projection.
+        """Normed hidden states (B, T, D) before the head.
 
-        `position_ids` (B, T) default to 0..T-1; `document_ids` (B, T) tell the texts of a packed row apart.
+        `position_ids` (B, T) default to 0..T-1; `document_ids` (B, T) tell the texts of a packed row apart, and
+        `branch_ids` (B, T) several continuations of one text (0 for what they share).
         """
-        return self.trunk(*self.inputs(input_ids, position_ids, document_ids, context), context)
+        return self.trunk(*self.inputs(input_ids, position_ids, document_ids, context, branch_ids), context)
 
     def inputs(
         self,
@@ -157,6 +146,7 @@ class Transformer(nn.Module):
         position_ids: Tensor | None = None,
         document_ids: Tensor | None = None,
         context: Context | None = None,
+        branch_ids: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
         """What `trunk` takes: embeddings (B, T, D), rotary tables, and the mask (None: plain causal).
 
@@ -165,9 +155,9 @@ class Transformer(nn.Module):
         mask = None
         if context is not None:
             position_ids = context.position_ids
-            mask = attention_mask(position_ids, context.key_length, None)
+            mask = cache_mask(position_ids, context.key_length)
         elif document_ids is not None:
-            mask = attention_mask(document_ids, input_ids.shape[1], document_ids)
+            mask = row_mask(document_ids, branch_ids)
         if context is None and torch.is_grad_enabled():
             mask = training_mask(mask, input_ids.shape[1], input_ids.device)
         return self.embed_tokens(input_ids), self._rotary(input_ids, position_ids), mask
@@ -190,3 +180,38 @@ class Transformer(nn.Module):
         if position_ids is None:
             return self.cos[None, None, :needed], self.sin[None, None, :needed]  # (1, 1, T, E)
         return self.cos[position_ids][:, None], self.sin[position_ids][:, None]  # (B, 1, T, E)
+
+
+class Transformer(Backbone):
+    """A language model: `model(input_ids)` gives logits, `model.hidden_states(...)` what is projected to them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        context: Context | None = None,
+    ) -> Tensor:
+        """Logits (B, T, V) for `input_ids` (B, T) int64."""
+        return self.lm_head(self.hidden_states(input_ids, position_ids, document_ids, context))
+
+
+class ScalarModel(Backbone):
+    """One number for every place of a text. A reward model's is the reward of what ends there (recipe section 8), a
+    value model's what is still to be expected after it (section 9)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.score = nn.Linear(config.hidden_size, 1, bias=False)
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor | None = None, document_ids: Tensor | None = None
+    ) -> Tensor:
+        """(B, T) for `input_ids` (B, T) int64."""
+        return self.score(self.hidden_states(input_ids, position_ids, document_ids))[..., 0]
