@@ -78,3 +78,34 @@ class ConversationsConfig:
     def shares(self) -> dict[str, float]:
         """Part of the training conversations by skill."""
         return {name.removesuffix("_share"): getattr(self, name) for name in self._share_names()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonsConfig:
+    """The demo's own comparisons: replies that a program finds right beside wrong ones (recipe, section 8)."""
+
+    conversations: Path = Path("runs/conversations/conversations")
+    """Folder with `train.jsonl`, `test.jsonl` and `unseen.jsonl`, as the stage `conversations` writes them."""
+    responses: Path | None = Path("runs/responses/responses.jsonl")
+    """What the fine-tuned model said to prompts of `train.jsonl`, several times each; none: rule-made pairs only."""
+    out: Path = Path("runs/comparisons")
+    """The stage's folder; the product is `comparisons/` inside it."""
+    seed: int = 1
+    """Everything drawn here follows from it."""
+    num_pmp: int = 40_000
+    """Pairs for preference model pretraining: many and noisy, as the recipe has it. Our choice for a small model."""
+    num_reward: int = 8_000
+    """Pairs for the reward model itself: fewer and clean. Our choice."""
+    label_noise: float = 0.1
+    """Part of the pairs for pretraining whose two sides are exchanged. Our choice: collected preferences disagree."""
+    sampled_test_share: float = 0.05
+    """Part of the sampled prompts whose pairs are kept for the test. Our choice: some hundred pairs."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_pmp", "num_reward"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.label_noise < 0.5:
+            raise ValueError(f"label_noise must be at least 0 and less than a half, not {self.label_noise}")
+        if not 0 <= self.sampled_test_share < 1:
+            raise ValueError(f"sampled_test_share must be at least 0 and less than 1, not {self.sampled_test_share}")

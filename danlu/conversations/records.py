@@ -12,12 +12,14 @@ Out: `Conversation`s, one at a time. A record is read strictly: what is wrong wi
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from danlu.run.errors import UserError
+
+T = TypeVar("T")
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -91,26 +93,46 @@ def read_conversations(path: Path, skipped: list[SkippedRecord] | None = None) -
     A malformed record raises UserError; with a list `skipped` it is put there instead, and only a file without
     a single good record raises.
     """
+    example = 'A line looks like {"messages": [{"role": "user", "content": "…"}, …]}'
+    return read_records(path, lambda record: [conversation_from(record)], skipped, "conversations", example)
+
+
+def read_records(
+    path: Path,
+    convert: Callable[[Any], Iterable[T | ValueError]],
+    skipped: list[SkippedRecord] | None,
+    kind: str,
+    example: str,
+) -> Iterator[T]:
+    """What `convert` makes of each record of a file; it raises, or gives among its parts, what is wrong as ValueError.
+
+    A malformed record, or part of one, raises UserError or goes to `skipped`, as in `read_conversations`. `kind` names
+    what the file should hold, `example` shows a record of it.
+    """
     if not path.is_file():
-        raise UserError("no such file of conversations", where=path)
+        raise UserError(f"no such file of {kind}", where=path)
     good, first_bad = 0, None
     for place, record in _records(path):
-        try:
-            conversation = conversation_from(_parsed(record))
-        except ValueError as error:
-            bad = SkippedRecord(path, place, str(error))
+        for item in _converted(record, convert):
+            if not isinstance(item, ValueError):
+                good += 1
+                yield item
+                continue
+            bad = SkippedRecord(path, place, str(item))
             if skipped is None:
-                raise UserError(bad.reason, where=f"{path}, {place}", mend="Mend or remove the record") from error
+                raise UserError(bad.reason, where=f"{path}, {place}", mend="Mend or remove the record") from item
             skipped.append(bad)
             first_bad = first_bad or bad
-            continue
-        good += 1
-        yield conversation
     if not good:
         reason = f"no record is good; {first_bad.place}: {first_bad.reason}" if first_bad else "the file is empty"
-        raise UserError(
-            reason, where=path, mend='A line looks like {"messages": [{"role": "user", "content": "…"}, …]}'
-        )
+        raise UserError(reason, where=path, mend=example)
+
+
+def _converted(record: bytes | Any, convert: Callable[[Any], Iterable[T | ValueError]]) -> Iterator[T | ValueError]:
+    try:
+        yield from convert(_parsed(record))
+    except ValueError as error:
+        yield error
 
 
 def conversation_from(record: Any) -> Conversation:
@@ -118,20 +140,18 @@ def conversation_from(record: Any) -> Conversation:
     if not isinstance(record, dict):
         raise ValueError(f"a record must be an object, not {type(record).__name__}")
     if "messages" in record:
-        messages = [
-            _message(turn, "role", "content", {role: role for role in ROLES}) for turn in _turns(record, "messages")
-        ]
+        messages = our_turns(record)
     elif "conversations" in record:
         messages = _from_sharegpt(record)
     elif "instruction" in record:
-        messages = _from_alpaca(record)
+        messages = [*alpaca_prompt(record), Message("assistant", _alpaca_output(record))]
     else:
         raise ValueError("none of `messages`, `conversations`, `instruction` is there")
     _validate(messages)
     check = record.get("check")
     if check is not None and not isinstance(check, dict):
         raise ValueError("`check` must be an object")
-    return Conversation(tuple(messages), _label(record, "skill"), _label(record, "language"), check)
+    return Conversation(tuple(messages), optional_text(record, "skill"), optional_text(record, "language"), check)
 
 
 def _records(path: Path) -> Iterator[tuple[str, bytes | Any]]:
@@ -199,15 +219,31 @@ def _message(turn: Any, role_key: str, content_key: str, roles: dict[str, str]) 
     return Message(roles[role], content)
 
 
-def _from_sharegpt(record: dict[str, Any]) -> list[Message]:
-    turns = [_message(turn, "from", "value", SHAREGPT_ROLES) for turn in _turns(record, "conversations")]
-    if "chosen" in record:
-        turns.append(_message(record["chosen"], "from", "value", SHAREGPT_ROLES))
+def our_turns(record: dict[str, Any]) -> list[Message]:
+    """The turns of a record of our own shape."""
+    roles = {role: role for role in ROLES}
+    return [_message(turn, "role", "content", roles) for turn in _turns(record, "messages")]
+
+
+def sharegpt_turns(record: dict[str, Any]) -> list[Message]:
+    """The turns of a ShareGPT record, its `system` first."""
+    turns = [sharegpt_turn(turn) for turn in _turns(record, "conversations")]
     system = _text(record, "system")
     return [Message("system", system), *turns] if system else turns
 
 
-def _from_alpaca(record: dict[str, Any]) -> list[Message]:
+def sharegpt_turn(turn: Any) -> Message:
+    """One turn of a ShareGPT record."""
+    return _message(turn, "from", "value", SHAREGPT_ROLES)
+
+
+def _from_sharegpt(record: dict[str, Any]) -> list[Message]:
+    turns = sharegpt_turns(record)
+    return [*turns, sharegpt_turn(record["chosen"])] if "chosen" in record else turns
+
+
+def alpaca_prompt(record: dict[str, Any]) -> list[Message]:
+    """The turns of an Alpaca record up to the user's last one."""
     system, messages = _text(record, "system"), []
     if system:
         messages.append(Message("system", system))
@@ -215,13 +251,17 @@ def _from_alpaca(record: dict[str, Any]) -> list[Message]:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(side, str) for side in pair):
             raise ValueError("`history` must be a list of pairs of texts")
         messages += [Message("user", pair[0]), Message("assistant", pair[1])]
+    question = "\n".join(part for part in (_text(record, "instruction"), _text(record, "input")) if part)
+    return [*messages, Message("user", question)]
+
+
+def _alpaca_output(record: dict[str, Any]) -> str:
     output = record.get("output")
     if isinstance(output, list) and output:
         output = output[0]
     if not isinstance(output, str):
         raise ValueError("`output` must be text, or a list of texts, best first")
-    question = "\n".join(part for part in (_text(record, "instruction"), _text(record, "input")) if part)
-    return [*messages, Message("user", question), Message("assistant", output)]
+    return output
 
 
 def _text(record: dict[str, Any], key: str) -> str:
@@ -231,24 +271,36 @@ def _text(record: dict[str, Any], key: str) -> str:
     return value
 
 
-def _label(record: dict[str, Any], key: str) -> str | None:
+def optional_text(record: dict[str, Any], key: str) -> str | None:
+    """A label of a record; None where it is absent or empty."""
     return _text(record, key) or None
 
 
 def _validate(messages: list[Message]) -> None:
     """What every conversation must keep to, whatever file it came from."""
-    for index, message in enumerate(messages):
-        if message.role == "system" and index:
-            raise ValueError(f"turn {index + 1}: a system turn may only come first")
-        if not message.content and message.role in ("user", "assistant"):
-            raise ValueError(f"turn {index + 1}: the {message.role}'s turn is empty")
-        try:
-            message.content.encode("utf-8")
-        except UnicodeEncodeError as error:
-            # JSON can spell half a surrogate pair, which is no character.
-            raise ValueError(f"turn {index + 1}: half of a surrogate pair") from error
+    validate_turns(messages)
     roles = [message.role for message in messages if message.role != "system"]
     if "assistant" not in roles:
         raise ValueError("no reply of the assistant, so there is nothing to learn")
     if roles[0] == "assistant":
         raise ValueError("the assistant speaks before the user")
+
+
+def validate_turns(messages: Sequence[Message]) -> None:
+    """What every list of turns must keep to; ValueError says which does not."""
+    for index, message in enumerate(messages):
+        if message.role == "system" and index:
+            raise ValueError(f"turn {index + 1}: a system turn may only come first")
+        if not message.content and message.role in ("user", "assistant"):
+            raise ValueError(f"turn {index + 1}: the {message.role}'s turn is empty")
+        if not is_utf8(message.content):
+            raise ValueError(f"turn {index + 1}: half of a surrogate pair")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written: JSON can spell half a surrogate pair, which is no character."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

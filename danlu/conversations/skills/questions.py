@@ -5,7 +5,10 @@ names take any word of the corpus, since a cat, a village or a password may be c
 before the one that was asked for, as people do ("in Paris", "叫花花").
 """
 
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 from danlu.conversations.skills.exchange import Exchange, Scene, WordDraw, word_list
@@ -207,3 +210,42 @@ def _slots(source: Random, language: str, words: WordDraw, named: bool) -> dict[
     else:
         slots["p"], slots["t"] = source.choice(PLACES[language]), source.choice(THINGS[language])
     return slots
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an answer was made of: its template, and what stood in the slots of the sentence."""
+
+    answer: str
+    slots: dict[str, str]
+
+
+def told(language: str, users: Sequence[str], reply: str) -> Told | None:
+    """The template and the slots behind a reply of this skill, found again in the users' turns; None if there are none.
+
+    The last sentence that gives the reply counts.
+    """
+    for user in reversed(users):
+        for story, pattern in _patterns(language):
+            if found := pattern.match(user):
+                slots = found.groupdict()
+                for _, answer in story.asked:
+                    if answer.format_map({**dict.fromkeys("nmabpt", ""), **slots}) == reply:
+                        return Told(answer, slots)
+    return None
+
+
+def answers_with(language: str, slot: str) -> Iterator[str]:
+    """The templates of the answers that hold just this slot."""
+    for story in (*NAMED[language], *DAILY[language]):
+        yield from (answer for _, answer in story.asked if re.findall(r"{(\w)}", answer) == [slot])
+
+
+@cache
+def _patterns(language: str) -> tuple[tuple[Story, re.Pattern[str]], ...]:
+    return tuple((story, _pattern(story.sentence)) for story in (*NAMED[language], *DAILY[language]))
+
+
+def _pattern(sentence: str) -> re.Pattern[str]:
+    """Matches a user's turn that begins with this sentence."""
+    return re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>[^\\s，。.,]+?)", re.escape(sentence)))
