@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from danlu.model.checkpoint import save_tensors
-from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
 
@@ -25,7 +24,7 @@ KEPT = 2
 def save_checkpoint(
     folder: Path,
     step: int,
-    model: Transformer,
+    model: nn.Module,
     optimizers: list[torch.optim.Optimizer],
     state: dict[str, Any],
 ) -> None:
@@ -48,7 +47,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*")) if folder.exists() else []
 
 
-def load_checkpoint(folder: Path, model: Transformer, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any] | None:
+def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any] | None:
     """Restore the newest checkpoint in `folder`; its `state.json`, or None when there is none."""
     checkpoints = list_checkpoints(folder)
     if not checkpoints:

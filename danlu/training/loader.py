@@ -5,7 +5,7 @@ Row i of a run is a pure function of (data, seed, i); Grain walks the rows, pref
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol, SupportsIndex
 
@@ -140,37 +140,26 @@ class ConversationRows:
         return row
 
 
-class Batches:
-    """Iterates over optimiser steps; `state()` and `restore()` keep the place. Use `close()` at the end.
+class Prefetched:
+    """Iterates over optimiser steps, each a list of micro-batches, made ahead in a thread; `state()` and `restore()`
+    keep the place. Use `close()` at the end."""
 
-    The last step may hold fewer rows. Every micro-batch is filled up to `micro_batch_size` with rows that have no
-    labels, so that compiled code sees one shape.
-    """
+    num_steps: int
 
-    def __init__(self, rows: Rows, batch_size: int, micro_batch_size: int) -> None:
-        if batch_size % micro_batch_size:
-            raise ValueError(f"batch_size {batch_size} must be a multiple of micro_batch_size {micro_batch_size}")
-        self.micro_batch_size = micro_batch_size
-        self.num_steps = -(-len(rows) // batch_size)
-        dataset = grain.MapDataset.source(rows).batch(batch_size, drop_remainder=False)
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-        self.iterator = iter(dataset.to_iter_dataset(options))
+    def __init__(self, steps: grain.MapDataset, num_steps: int) -> None:
+        self.num_steps = num_steps
+        self.iterator = iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
-    def __iter__(self) -> Iterator[list[MicroBatch]]:
-        for arrays in self.iterator:
-            yield self._split(arrays)
+    def __iter__(self) -> "Prefetched":
+        return self
 
-    def _split(self, arrays: dict[str, np.ndarray]) -> list[MicroBatch]:
-        count = len(arrays["labels"])
-        missing = -count % self.micro_batch_size
-        fields = {}
-        for name, array in arrays.items():
-            fill = IGNORE_INDEX if name == "labels" else 0
-            padded = np.concatenate((array, np.full((missing, array.shape[1]), fill, array.dtype)))
-            fields[name] = torch.from_numpy(padded).split(self.micro_batch_size)
-        return [
-            MicroBatch(**{name: pieces[i] for name, pieces in fields.items()}) for i in range(len(fields["labels"]))
-        ]
+    def __next__(self) -> list[Any]:
+        return self.split(next(self.iterator))
+
+    def split(self, step: Any) -> list[Any]:
+        """A step of the source as micro-batches."""
+        micro_batches: list[Any] = step
+        return micro_batches
 
     def state(self) -> dict[str, Any]:
         """The place after the last step handed out, as JSON values."""
@@ -184,3 +173,30 @@ class Batches:
     def close(self) -> None:
         """End the prefetching threads."""
         self.iterator.close()
+
+
+class Batches(Prefetched):
+    """Steps of `batch_size` rows.
+
+    The last step may hold fewer rows. Every micro-batch is filled up to `micro_batch_size` with rows that have no
+    labels, so that compiled code sees one shape.
+    """
+
+    def __init__(self, rows: Rows, batch_size: int, micro_batch_size: int) -> None:
+        if batch_size % micro_batch_size:
+            raise ValueError(f"batch_size {batch_size} must be a multiple of micro_batch_size {micro_batch_size}")
+        self.micro_batch_size = micro_batch_size
+        dataset = grain.MapDataset.source(rows).batch(batch_size, drop_remainder=False)
+        super().__init__(dataset, -(-len(rows) // batch_size))
+
+    def split(self, arrays: dict[str, np.ndarray]) -> list[MicroBatch]:
+        count = len(arrays["labels"])
+        missing = -count % self.micro_batch_size
+        fields = {}
+        for name, array in arrays.items():
+            fill = IGNORE_INDEX if name == "labels" else 0
+            padded = np.concatenate((array, np.full((missing, array.shape[1]), fill, array.dtype)))
+            fields[name] = torch.from_numpy(padded).split(self.micro_batch_size)
+        return [
+            MicroBatch(**{name: pieces[i] for name, pieces in fields.items()}) for i in range(len(fields["labels"]))
+        ]

@@ -1,15 +1,16 @@
-"""The loop that every training stage drives: steps, metrics, validation, checkpoints, resuming, stopping."""
+"""The loop that every training stage drives: steps, metrics, checkpoints, resuming, stopping; and the job of most of
+them, which is to follow the gradient of a loss over batches."""
 
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
-from danlu.model.transformer import Transformer
 from danlu.run.device import keep_freed_memory
 from danlu.run.errors import UserError
 from danlu.run.interrupt import graceful_stop
@@ -18,14 +19,68 @@ from danlu.run.progress import ProgressBar
 from danlu.run.seeds import derive_seed
 from danlu.training.checkpoint import load_checkpoint, save_checkpoint
 from danlu.training.config import StepConfig
-from danlu.training.loader import Batches
+from danlu.training.loader import Prefetched
 from danlu.training.optimizer import set_learning_rate
 from danlu.training.optimizer_config import OptimizerConfig
-from danlu.training.step import LossFunction, accumulate_gradients, clip_and_step
+from danlu.training.step import LossOf, accumulate_gradients, clip_and_step
 
 MAX_SKIPPED = 10
 """Steps in a row with a gradient that is not finite before the run gives up. Our choice: a spike passes, a broken run
 does not."""
+
+
+class Job(Protocol):
+    """What `drive` does step by step. The weights and the optimisers' state are saved by `drive`, the rest is
+    `state()`."""
+
+    steps: int
+    """Steps done."""
+    max_steps: int
+
+    def step(self) -> dict[str, float]:
+        """Do one step; its record for the metrics."""
+        ...
+
+    def is_done(self) -> bool: ...
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs beside weights and optimisers, as JSON values."""
+        ...
+
+    def restore(self, saved: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
+def drive(
+    job: Job,
+    name: str,
+    out: Path,
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    checkpoint_every: int,
+    shown: tuple[str, ...],
+) -> None:
+    """Step `job` to its end, from the newest checkpoint in `out` if any; `shown` are the figures beside the bar.
+
+    Raises KeyboardInterrupt after a requested stop, when all is saved.
+    """
+    keep_freed_memory()
+    saved = load_checkpoint(out / "checkpoints", model, optimizers)
+    if saved:
+        job.restore(saved)
+    metrics = MetricsLog(out / "metrics.jsonl", resume_step=job.steps)
+    try:
+        with ProgressBar(name, job.max_steps, "steps", done=job.steps) as bar, graceful_stop() as stop:
+            while not job.is_done():
+                record = job.step()
+                metrics.write(record)
+                bar.advance(1, **{key: record[key] for key in shown})
+                if stop.signal or job.steps % checkpoint_every == 0 or job.is_done():
+                    save_checkpoint(out / "checkpoints", job.steps, model, optimizers, job.state())
+                if stop.signal:
+                    raise KeyboardInterrupt
+    finally:
+        metrics.close()
+        job.close()
 
 
 @dataclass(kw_only=True)
@@ -35,10 +90,10 @@ class Loop:
 
     name: str
     out: Path
-    model: Transformer
-    loss_function: LossFunction
+    model: nn.Module
+    loss_function: LossOf
     optimizers: list[torch.optim.Optimizer]
-    batches: Batches
+    batches: Prefetched
     config: StepConfig
     optimizer_config: OptimizerConfig
     max_steps: int
@@ -56,34 +111,31 @@ class Loop:
 
     def run(self) -> None:
         """Train to `max_steps`, from the newest checkpoint if any. KeyboardInterrupt after a requested stop."""
-        keep_freed_memory()
-        saved = load_checkpoint(self.out / "checkpoints", self.model, self.optimizers)
-        if saved:
-            self.steps, self.updates, self.targets = saved["step"], saved["updates"], saved["targets"]
-            self.skipped = saved["skipped"]
-            self.batches.restore(saved["batches"])
-        metrics = MetricsLog(self.out / "metrics.jsonl", resume_step=self.steps)
-        try:
-            with (
-                ProgressBar(self.name, self.max_steps, "steps", done=self.steps) as bar,
-                graceful_stop() as stop,
-            ):
-                steps = iter(self.batches)
-                while self.steps < self.max_steps:
-                    record = self._step(next(steps))
-                    if self.validate and (self.steps % self.validate_every == 0 or self.steps == self.max_steps):
-                        record.update({f"validation/{key}": value for key, value in self.validate().items()})
-                    metrics.write(record)
-                    bar.advance(1, loss=record["loss"], tokens_per_s=round(record["tokens_per_s"]))
-                    if stop.signal or self.steps % self.config.checkpoint_every == 0 or self.steps == self.max_steps:
-                        self._save()
-                    if stop.signal:
-                        raise KeyboardInterrupt
-        finally:
-            metrics.close()
-            self.batches.close()
+        shown = ("loss", "tokens_per_s")
+        drive(self, self.name, self.out, self.model, self.optimizers, self.config.checkpoint_every, shown)
 
-    def _step(self, micro_batches: list[Any]) -> dict[str, float]:
+    def is_done(self) -> bool:
+        return self.steps >= self.max_steps
+
+    def state(self) -> dict[str, Any]:
+        counts = {name: getattr(self, name) for name in ("updates", "skipped", "targets")}
+        return {**counts, "batches": self.batches.state()}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.steps = saved["step"]
+        self.updates, self.skipped, self.targets = saved["updates"], saved["skipped"], saved["targets"]
+        self.batches.restore(saved["batches"])
+
+    def close(self) -> None:
+        self.batches.close()
+
+    def step(self) -> dict[str, float]:
+        record = self._update(next(self.batches))
+        if self.validate and (self.steps % self.validate_every == 0 or self.is_done()):
+            record.update({f"validation/{key}": value for key, value in self.validate().items()})
+        return record
+
+    def _update(self, micro_batches: list[Any]) -> dict[str, float]:
         """One optimiser step and its record for the metrics."""
         started = time.perf_counter()
         device = next(self.model.parameters()).device
@@ -123,15 +175,6 @@ class Loop:
                 where=self.out,
                 mend="Lower learning_rate, or look at the data of these steps",
             )
-
-    def _save(self) -> None:
-        state = {
-            "updates": self.updates,
-            "skipped": self.skipped,
-            "targets": self.targets,
-            "batches": self.batches.state(),
-        }
-        save_checkpoint(self.out / "checkpoints", self.steps, self.model, self.optimizers, state)
 
 
 def _seed(seed: int) -> None:

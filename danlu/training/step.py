@@ -6,11 +6,12 @@ changes nothing (T01).
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from danlu.model.transformer import Transformer
+from danlu.model.transformer import Backbone, Transformer
 from danlu.training.loss import IGNORE_INDEX, cross_entropy_sum, exponentiate_rows
 
 
@@ -36,34 +37,65 @@ class MicroBatch:
         return int((self.labels != IGNORE_INDEX).sum())
 
 
-class LossFunction:
-    """Hidden states through the model, then cross-entropy; compiled where asked, in bfloat16 where asked."""
+class TrainingBatch(Protocol):
+    """What a loss is taken over: rows, and the number of things in them that are learnt from."""
 
-    def __init__(self, model: Transformer, compiled: bool, bf16: bool) -> None:
+    @property
+    def input_ids(self) -> Tensor: ...
+    @property
+    def num_targets(self) -> int: ...
+
+
+LossOf = Callable[[Any], tuple[Tensor, int]]
+"""A `TrainingBatch` to the sum of its losses and the number of targets that the sum is over."""
+
+
+class Forward:
+    """Hidden states (B, T, D) of rows; the blocks compiled where asked, in bfloat16 where asked."""
+
+    def __init__(self, model: Backbone, compiled: bool, bf16: bool) -> None:
         self.model, self.bf16 = model, bf16
-        self.exponentiate = torch.compile(exponentiate_rows, dynamic=True) if compiled else exponentiate_rows
         # The model itself stays as it is: validation and generation call it with other shapes, uncompiled.
         self.trunk = torch.compile(model.trunk, dynamic=False) if compiled else model.trunk
 
+    def __call__(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        branch_ids: Tensor | None = None,
+    ) -> Tensor:
+        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.bf16):
+            inputs = self.model.inputs(input_ids, position_ids, document_ids, None, branch_ids)
+            return self.trunk(*inputs, None)
+
+
+class LossFunction:
+    """Hidden states through the model, then cross-entropy."""
+
+    def __init__(self, model: Transformer, compiled: bool, bf16: bool) -> None:
+        self.model, self.bf16 = model, bf16
+        self.forward = Forward(model, compiled, bf16)
+        self.exponentiate = torch.compile(exponentiate_rows, dynamic=True) if compiled else exponentiate_rows
+
     def __call__(self, batch: MicroBatch) -> tuple[Tensor, int]:
         """Sum of the losses of `batch` and the number of labels it is over."""
+        hidden = self.forward(batch.input_ids, batch.position_ids, batch.document_ids)
         with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.bf16):
-            inputs = self.model.inputs(batch.input_ids, batch.position_ids, batch.document_ids)
-            hidden = self.trunk(*inputs, None)
             return cross_entropy_sum(hidden, self.model.lm_head.weight, batch.labels, self.exponentiate)
 
 
 def accumulate_gradients(
-    loss_function: Callable[[MicroBatch], tuple[Tensor, int]],
-    batches: Sequence[MicroBatch],
+    loss_function: LossOf,
+    batches: Sequence[TrainingBatch],
     before_each: Callable[[int], None] | None = None,
 ) -> tuple[float, int]:
-    """Add the gradient of the batch's mean loss to `.grad`; the mean loss and the number of labels.
+    """Add the gradient of the batch's mean loss to `.grad`; the mean loss and the number of targets.
 
     `before_each(i)` is called before micro-batch i: seeds its dropout, so that a resumed run draws the same.
     """
     num_targets = sum(batch.num_targets for batch in batches)
-    assert num_targets, "a batch without any label; the loader leaves such rows out"
+    assert num_targets, "a batch with nothing to learn; the loader leaves such rows out"
     total = 0.0
     for index, batch in enumerate(batches):
         if batch.num_targets == 0:

@@ -78,13 +78,13 @@ def test_the_last_incomplete_batch_is_a_batch_of_what_remains(tiny_model: MakeMo
     model = tiny_model()
     loop = make_loop(model, tmp_path, num_rows=7, batch_size=4, micro_batch_size=1)
     seen: list[dict[str, torch.Tensor]] = []
-    step = loop._step
+    step = loop._update
 
     def spy(micro_batches: list[MicroBatch]) -> dict[str, float]:
         seen.append({name: parameter.detach().clone() for name, parameter in model.named_parameters()})
         return step(micro_batches)
 
-    loop._step = spy  # type: ignore[method-assign]
+    loop._update = spy  # type: ignore[method-assign]
     loop.run()
     after_first = tiny_model()
     after_first.load_state_dict(seen[1])
