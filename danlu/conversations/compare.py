@@ -1,19 +1,25 @@
 """The stage `comparisons`: the demo's own comparisons, for the reward model (recipe, section 8).
 
 In: the generated conversations, and what the fine-tuned model said to some of their prompts. Out, in `comparisons/` of
-the stage's folder, JSON lines: `pmp.jsonl`, many pairs, a part of them the wrong way round; `reward.jsonl`, fewer and
-all the right way round, the model's own mistakes first; `test.jsonl` and `unseen.jsonl`, pairs of the conversations'
-tests, and in the first also of sampled prompts held back; `prompts.jsonl`, the conversations that stand in no
-comparison, for PPO. Every pair is a right reply and a wrong one by the conversation's checker; `source` says what the
-wrong one is: `sampled`, or a kind of `wrong_replies.py`.
+the stage's folder, JSON lines: `pmp.jsonl`, many pairs, a part of them the wrong way round; `reward.jsonl`, fewer, all
+the right way round, the model's own mistakes first; `test.jsonl` and `unseen.jsonl`, pairs of the conversations' tests,
+in the first also of sampled prompts held back; `prompts.jsonl`, the training conversations left over, for PPO. Every
+pair is a right reply and a wrong one by the conversation's checker; its `source` says what the wrong one is: `sampled`
+from the model, or a kind of `wrong_replies.py`.
 
-No prompt of a test is near one that is trained on (`prompt_split.py`), and each conversation serves one file alone.
+No prompt of a test is near one that is trained on (`prompt_split.py`), and a conversation serves one file alone.
+
+`figures.json` holds: `counts` (file, source, language), `prompts` (conversations left over, by skill), `length_bias`
+(file, source; see `preference_baselines.py`), `turned_pairs` (pairs for pretraining the wrong way round), `responses`
+(skill: how many were right, wrong, empty, unfinished), `dropped` (reason: how many conversations or pairs), `examples`
+(source: pairs of the test).
 """
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -29,13 +35,23 @@ from danlu.run.files import publish, write_json
 from danlu.run.progress import ProgressBar
 from danlu.run.seeds import derive_seed
 
-KIND_SHARES: dict[Kind, float] = {"equal": 0.55, "language": 0.2, "cut": 0.25}
+KIND_SHARES: dict[Kind, float] = {"equal": 0.5, "language": 0.22, "cut": 0.28}
 """How often each kind of rule-made pair is drawn. A conversation that does not allow the kind drawn (a digit cannot be
-cut, a copied word not translated) gives an `equal` pair, so that about 0.6 of all are such: the majority is told apart
-by what the prompt asks, and neither by length nor by language. Our choice."""
+cut, a copied word not translated) gives an `equal` pair, so that in the demo five in eight are such: most pairs are
+told apart by what the prompt asks, and neither by length nor by language. Our choice."""
 
-TrainingSets = tuple[list[Comparison], list[Comparison], list[Conversation]]
-"""The pairs for pretraining, those for the reward model, and the conversations that neither uses."""
+
+@dataclass
+class TrainingPairs:
+    """The two sets to train on, while they are filled."""
+
+    pmp: list[Comparison] = field(default_factory=list)
+    reward: list[Comparison] = field(default_factory=list)
+
+    @property
+    def prompts(self) -> set[tuple[Message, ...]]:
+        """The prompts that are used up."""
+        return {pair.prompt for pair in (*self.pmp, *self.reward)}
 
 
 def make_comparisons(config: ComparisonsConfig) -> Path:
@@ -43,26 +59,27 @@ def make_comparisons(config: ComparisonsConfig) -> Path:
     train, test, unseen = (
         list(read_conversations(config.conversations / f"{name}.jsonl")) for name in ("train", "test", "unseen")
     )
+    dropped: Counter[str] = Counter()
     judged = list(judge_responses(config.responses, train)) if config.responses else []
     sampled, held_back = _sampled(config, judged)
-    tests = {"test": [*_test_pairs(config, "test", test), *held_back], "unseen": _test_pairs(config, "unseen", unseen)}
-    kept, num_shared = without_shared_prompts(train, [*tests["test"], *tests["unseen"]])
-    pmp, reward, prompts = _training_sets(config, kept, sampled)
-    sets = {"pmp": _noisy(config, pmp), "reward": reward, **tests}
+    tests = {
+        "test": [*_test_pairs(config, "test", test, dropped), *held_back],
+        "unseen": _test_pairs(config, "unseen", unseen, dropped),
+    }
+    kept = _apart_from_tests(train, tests, held_back, dropped)
+    pairs = _training_pairs(config, kept, sampled, dropped)
+    used = pairs.prompts
+    prompts = [item for item in kept if item.prompt not in used]
+    _assert_enough(config, kept, pairs, prompts)
+    pmp, turned = _noisy(config, pairs.pmp)
+    sets = {"pmp": pmp, "reward": pairs.reward, **tests}
     product = config.out / "comparisons"
     with publish(product) as aside:
         aside.mkdir(parents=True)
-        for name, pairs in sets.items():
-            _write_lines(aside / f"{name}.jsonl", pairs)
+        for name, comparisons in sets.items():
+            _write_lines(aside / f"{name}.jsonl", comparisons)
         _write_lines(aside / "prompts.jsonl", prompts)
-    dropped = {
-        "held_back_or_near_a_test_prompt": num_shared,
-        "no_wrong_test_reply": len(test) + len(unseen) - sum(len(items) for items in tests.values()) + len(held_back),
-    }
-    write_json(
-        config.out / "figures.json",
-        comparison_figures(sets, prompts, judged, dropped, round(config.label_noise * len(pmp))),
-    )
+    write_json(config.out / "figures.json", comparison_figures(sets, prompts, judged, dropped, turned))
     return product
 
 
@@ -73,10 +90,86 @@ def _sampled(config: ComparisonsConfig, judged: Sequence[JudgedResponses]) -> tu
     return split_by_prompt(pairs, config.sampled_test_share, config.seed)
 
 
-def _test_pairs(config: ComparisonsConfig, name: str, items: Sequence[Conversation]) -> list[Comparison]:
-    """A rule-made pair for each conversation of a test, its wrong replies made of the test's own words."""
-    source, pool = Random(derive_seed(config.seed, name)), reply_pool(items)
-    return [pair for item in items if (pair := rule_pair(source, item, pool))]
+def _test_pairs(
+    config: ComparisonsConfig, name: str, items: Sequence[Conversation], dropped: Counter[str]
+) -> list[Comparison]:
+    """A rule-made pair of each conversation of a test.
+
+    The wrong replies too are made of the test's words: made of others they would be known by those.
+    """
+    source = Random(derive_seed(config.seed, name))
+    return list(_rule_pairs(source, items, reply_pool(items), dropped))
+
+
+def _apart_from_tests(
+    train: Sequence[Conversation],
+    tests: dict[str, list[Comparison]],
+    held_back: Sequence[Comparison],
+    dropped: Counter[str],
+) -> list[Conversation]:
+    """The training conversations that no test pair's prompt is near."""
+    kept, num_dropped = without_shared_prompts(train, list(itertools.chain.from_iterable(tests.values())))
+    num_held_back = len({pair.prompt for pair in held_back})
+    dropped["conversations_held_back"] = num_held_back
+    dropped["conversations_near_a_test_prompt"] = num_dropped - num_held_back
+    return kept
+
+
+def _training_pairs(
+    config: ComparisonsConfig, kept: Sequence[Conversation], sampled: Sequence[Comparison], dropped: Counter[str]
+) -> TrainingPairs:
+    """The model's own mistakes go to the reward set as far as it is large; rule-made pairs fill both sets up."""
+    pairs = TrainingPairs()
+    with ProgressBar("comparisons", total=config.num_pmp + config.num_reward, unit="pairs") as bar:
+        _place_sampled(config, kept, sampled, pairs, dropped)
+        bar.advance(len(pairs.pmp) + len(pairs.reward))
+        used = pairs.prompts
+        unused = [item for item in kept if item.prompt not in used]
+        source = Random(derive_seed(config.seed, "rules"))
+        made = _rule_pairs(source, source.sample(unused, len(unused)), reply_pool(kept), dropped)
+        for room, size in ((pairs.reward, config.num_reward), (pairs.pmp, config.num_pmp)):
+            for pair in itertools.islice(made, size - len(room)):
+                room.append(pair)
+                bar.advance()
+    for name, room in (("reward", pairs.reward), ("pmp", pairs.pmp)):
+        Random(derive_seed(config.seed, "order", name)).shuffle(room)
+    return pairs
+
+
+def _place_sampled(
+    config: ComparisonsConfig,
+    kept: Sequence[Conversation],
+    sampled: Sequence[Comparison],
+    pairs: TrainingPairs,
+    dropped: Counter[str],
+) -> None:
+    """Put the sampled pairs into the sets, those of one prompt together, prompt by prompt in a random order."""
+    allowed = {item.prompt for item in kept}
+    groups: dict[tuple[Message, ...], list[Comparison]] = {}
+    for pair in sampled:
+        groups.setdefault(pair.prompt, []).append(pair)
+    order = list(groups.values())
+    Random(derive_seed(config.seed, "sampled order")).shuffle(order)
+    for group in order:
+        if group[0].prompt not in allowed:
+            dropped["sampled_pairs_near_a_test_prompt"] += len(group)
+        elif len(pairs.reward) + len(group) <= config.num_reward:
+            pairs.reward += group
+        elif len(pairs.pmp) + len(group) <= config.num_pmp:
+            pairs.pmp += group
+        else:
+            dropped["sampled_pairs_without_room"] += len(group)
+
+
+def _rule_pairs(
+    source: Random, items: Iterable[Conversation], pool: ReplyPool, dropped: Counter[str]
+) -> Iterator[Comparison]:
+    """A rule-made pair of each conversation that allows one."""
+    for item in items:
+        if pair := rule_pair(source, item, pool):
+            yield pair
+        else:
+            dropped["conversations_without_a_wrong_reply"] += 1
 
 
 def rule_pair(source: Random, item: Conversation, pool: ReplyPool) -> Comparison | None:
@@ -88,67 +181,27 @@ def rule_pair(source: Random, item: Conversation, pool: ReplyPool) -> Comparison
     return None
 
 
-def _training_sets(
-    config: ComparisonsConfig, kept: Sequence[Conversation], sampled: Sequence[Comparison]
-) -> TrainingSets:
-    """The model's own mistakes go to the reward set as far as it is large, rule-made pairs fill both sets up."""
-    pmp: list[Comparison] = []
-    reward: list[Comparison] = []
-    allowed = {item.prompt for item in kept}
-    for pairs in _by_prompt(config, [pair for pair in sampled if pair.prompt in allowed]):
-        # The pairs of a prompt stay together.
-        room = reward if len(reward) + len(pairs) <= config.num_reward else pmp
-        room += pairs
-    del pmp[config.num_pmp :]
-    used = {pair.prompt for pair in [*pmp, *reward]}
-    unused = [item for item in kept if item.prompt not in used]
-    pairs_left = _rule_pairs(config, unused, reply_pool(kept))
-    with ProgressBar("comparisons", total=config.num_pmp + config.num_reward, unit="pairs") as bar:
-        bar.advance(len(pmp) + len(reward))
-        for room, size in ((reward, config.num_reward), (pmp, config.num_pmp)):
-            for pair in itertools.islice(pairs_left, size - len(room)):
-                room.append(pair)
-                bar.advance()
-    used = {pair.prompt for pair in [*pmp, *reward]}
-    prompts = [item for item in kept if item.prompt not in used]
-    if len(pmp) < config.num_pmp or not prompts:
+def _assert_enough(
+    config: ComparisonsConfig, kept: Sequence[Conversation], pairs: TrainingPairs, prompts: Sequence[Conversation]
+) -> None:
+    wanted = config.num_pmp + config.num_reward
+    if len(pairs.pmp) + len(pairs.reward) < wanted or not prompts:
         raise UserError(
-            f"{len(kept)} conversations are not enough for {config.num_pmp + config.num_reward} comparisons and the "
-            "prompts of PPO",
+            f"{len(kept)} conversations are not enough for {wanted} pairs and the prompts of PPO",
             where="comparisons.num_pmp",
             mend="Lower it, or raise conversations.num_conversations",
         )
-    for name, room in (("pmp", pmp), ("reward", reward)):
-        Random(derive_seed(config.seed, "order", name)).shuffle(room)
-    return pmp, reward, prompts
 
 
-def _rule_pairs(config: ComparisonsConfig, items: Sequence[Conversation], pool: ReplyPool) -> Iterator[Comparison]:
-    """Rule-made pairs of conversations in a random order."""
-    source = Random(derive_seed(config.seed, "rules"))
-    for item in source.sample(items, len(items)):
-        if pair := rule_pair(source, item, pool):
-            yield pair
-
-
-def _by_prompt(config: ComparisonsConfig, pairs: Iterable[Comparison]) -> list[list[Comparison]]:
-    """The pairs of each prompt, in a random order."""
-    groups: dict[tuple[Message, ...], list[Comparison]] = {}
-    for pair in pairs:
-        groups.setdefault(pair.prompt, []).append(pair)
-    shuffled = list(groups.values())
-    Random(derive_seed(config.seed, "sampled order")).shuffle(shuffled)
-    return shuffled
-
-
-def _noisy(config: ComparisonsConfig, pairs: Sequence[Comparison]) -> list[Comparison]:
-    """The pairs, `label_noise` of them with their sides exchanged."""
+def _noisy(config: ComparisonsConfig, pairs: Sequence[Comparison]) -> tuple[list[Comparison], int]:
+    """The pairs with the two sides of some exchanged, and how many these are."""
     source = Random(derive_seed(config.seed, "noise"))
     turned = set(source.sample(range(len(pairs)), round(config.label_noise * len(pairs))))
-    return [
+    noisy = [
         replace(pair, chosen=pair.rejected, rejected=pair.chosen) if place in turned else pair
         for place, pair in enumerate(pairs)
     ]
+    return noisy, len(turned)
 
 
 def _write_lines(path: Path, items: Iterable[Comparison | Conversation]) -> None:

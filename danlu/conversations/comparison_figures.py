@@ -1,7 +1,7 @@
 """What the stage `comparisons` tells the report; the keys are described in `compare.py`."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from danlu.conversations.comparisons import Comparison
@@ -16,7 +16,7 @@ def comparison_figures(
     sets: dict[str, list[Comparison]],
     prompts: Sequence[Conversation],
     judged: Sequence[JudgedResponses],
-    dropped: dict[str, int],
+    dropped: Mapping[str, int],
     num_turned: int,
 ) -> dict[str, Any]:
     """Counts, biases and examples of the files."""
@@ -26,7 +26,7 @@ def comparison_figures(
         "length_bias": {name: length_bias(pairs) for name, pairs in sets.items()},
         "turned_pairs": num_turned,
         "responses": count_verdicts(judged),
-        "dropped": dropped,
+        "dropped": dict(sorted(dropped.items())),
         "examples": _examples(sets["test"]),
     }
 

@@ -24,10 +24,8 @@ from typing import Any, Literal
 
 from danlu.conversations.checkers import check_reply, script
 from danlu.conversations.records import Conversation
-from danlu.conversations.skills.exchange import LANGUAGES
-from danlu.conversations.skills.greetings import INTENTS, NAME_ANSWERS, WELCOMES
-from danlu.conversations.skills.questions import Told, answers_with, told
-from danlu.conversations.skills.reply_language import FACTS, PAIRS
+from danlu.conversations.skills.questions import Told
+from danlu.conversations.wrong_language import in_the_other_language, skill_of, told_of
 
 Kind = Literal["equal", "language", "cut"]
 
@@ -44,42 +42,49 @@ WHOLE_WORD_SHARE = 0.4
 SLOT_KINDS = {"n": "person", "m": "person", "a": "word", "b": "word", "p": "place", "t": "thing"}
 """What stands in the slots of the questions' sentences; people are drawn for people."""
 
-NUMBERS = {
-    "zh": ("零", "一", "二", "三", "四", "五", "六", "七", "八", "九", "十", "十一", "十二", "十三", "十四", "十五",
-           "十六", "十七", "十八"),
-    "en": ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-           "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
-}  # fmt: skip
-
-# Parts of sentences that agree to anything, and that decline anything: put together they give many of every length.
+# Openings and clauses of sentences that agree to anything, or decline anything: together they have many lengths.
 AGREEING = {
     "zh": (
-        ("好的，", "没问题，", "可以，", "当然，", "好，", ""),
-        ("我", "让我", "我来", "我马上", "我现在", "我很愿意"),
-        ("帮你", "教你", "告诉你", "替你想"),
-        ("", "办法", "怎么做", "这件事", "一步一步来", "最好的办法"),
-        ("。", "！"),
+        ("", "好，", "好的，", "可以，", "当然，", "没问题，"),
+        (
+            "我来告诉你。", "我来教你怎么做。", "我马上告诉你！", "我很愿意帮你。", "我来帮你想办法。",
+            "我现在就帮你做。", "这件事我可以帮你。", "我来告诉你怎么做。", "我一步一步教你做。",
+            "让我来教你怎么做吧！", "我来告诉你最好的办法。", "这件事其实非常容易做。", "我马上告诉你应该怎么做。",
+            "我知道一个很好的办法！",
+        ),
     ),
     "en": (
-        ("Sure, ", "Of course, ", "Yes, ", "All right, ", "OK, ", ""),
-        ("I can help you", "I will tell you", "I will show you", "let me help you", "I am glad to help"),
-        ("", " now", " with that", " with this", " right away", " how to do it", " step by step", " how it is done"),
-        (".", "!"),
+        ("", "OK, ", "Yes, ", "Sure, ", "Gladly, ", "All right, ", "Of course, ", "Certainly, "),
+        (
+            "I will tell you now how.", "I am glad to help you.", "here is what you can do.",
+            "I can tell you what to do.", "I will help you to do that.", "I will do it with you now!",
+            "I will tell you how to do it.", "let me tell you how it works.", "I know a good way to do this.",
+            "let me show you how it is done.", "I will show you how it is done.", "I can help you with this today.",
+            "here is the best way to do that.", "it is easy if you do it this way.",
+            "let me tell you what you need first.", "I know how to do that very well!",
+            "it takes only a few easy steps to do it.", "I can do that for you right now, my friend.",
+        ),
     ),
 }  # fmt: skip
 DECLINING = {
     "zh": (
-        ("抱歉，", "对不起，", "不行，", "不好意思，", ""),
-        ("我不能", "不能", "我不可以", "我不想", "我没法"),
-        ("说", "回答", "帮忙", "告诉你", "帮你做", "回答这个", "做这件事", "回答这个问题", "谈论这样的事情"),
-        ("。",),
+        ("", "抱歉，", "不行，", "对不起，", "不好意思，"),
+        (
+            "我不说。", "我不能说。", "不能回答。", "我不想说。", "我不能帮你。", "我不能回答。", "我不能这样做。",
+            "我不想谈这个。", "我不能帮这个忙。", "我不能回答这个。", "我不可以告诉你。", "我不能帮你做这事。",
+            "我不能回答这个问题。", "这个问题我不能回答。", "我不可以帮你做这件事。",
+        ),
     ),
     "en": (
-        ("Sorry, ", "I am sorry, ", "No, ", ""),
-        ("I cannot", "I can not", "I may not", "I will not"),
-        ("", " say", " help", " answer", " help you", " do this", " tell you", " talk about it"),
-        ("", " here", " now", " with that", " with such things"),
-        (".",),
+        ("", "No, ", "Sorry, ", "I am sorry, "),
+        (
+            "I say no.", "I shall not.", "I cannot.", "I will not.", "I cannot say.", "I do not help.",
+            "I cannot help.", "I will not say.", "I will not help.", "I may not answer.", "I cannot do this.",
+            "I cannot tell you.", "I may not help you.", "I will not say that.", "I cannot answer this.",
+            "I cannot talk about it.", "I may not speak of that.", "I will not help with that.",
+            "I cannot help you with this.", "I may not answer such a thing.", "I cannot help you to do such a thing.",
+            "I may not talk with anyone about it.",
+        ),
     ),
 }  # fmt: skip
 
@@ -105,7 +110,7 @@ def reply_pool(conversations: Sequence[Conversation]) -> ReplyPool:
             replies[skill, letters, len(reply)].append(reply)
         for word in RUN.findall(reply):
             words["en" if word[0].isascii() else "zh", len(word)].append(word)
-        if found := _told(item):
+        if found := told_of(item):
             for slot, filler in found.slots.items():
                 fillers[item.language or "", SLOT_KINDS[slot], len(filler)].append(filler)
     return ReplyPool(dict(replies), dict(words), dict(fillers))
@@ -113,18 +118,16 @@ def reply_pool(conversations: Sequence[Conversation]) -> ReplyPool:
 
 def wrong_reply(source: Random, item: Conversation, kind: Kind, pool: ReplyPool) -> str | None:
     """A wrong reply of this kind; None where the conversation allows none."""
-    make = {"equal": _equal, "language": _in_the_other_language, "cut": _cut}[kind]
-    wrong = make(source, item, pool)
-    if wrong is None:
-        return None
-    assert not check_reply(item, wrong), f"this reply is right: {wrong!r} in {item}"
-    assert kind != "equal" or len(wrong) == len(item.reply), f"not of the same length: {wrong!r} and {item.reply!r}"
+    match kind:
+        case "equal":
+            wrong = _equal(source, item, pool)
+            assert wrong is None or len(wrong) == len(item.reply), f"of another length: {wrong!r} for {item}"
+        case "language":
+            wrong = in_the_other_language(source, item)
+        case "cut":
+            wrong = _cut(source, item)
+    assert wrong is None or not check_reply(item, wrong), f"this reply is right: {wrong!r} in {item}"
     return wrong
-
-
-def skill_of(item: Conversation) -> str:
-    """The skill, whether its words are seen or unseen ones."""
-    return (item.skill or "").removesuffix("_unseen")
 
 
 Way = Callable[[Random, Conversation, ReplyPool], str | None]
@@ -202,15 +205,9 @@ def _of_the_terms(source: Random, item: Conversation, pool: ReplyPool) -> str | 
     return str(source.choice((a, b, abs(a - b), a * b)))
 
 
-def _told(item: Conversation) -> Told | None:
-    if skill_of(item) != "questions" or item.language not in LANGUAGES:
-        return None
-    return told(item.language, [turn.content for turn in item.prompt if turn.role == "user"], item.reply)
-
-
 def _refilled(source: Random, item: Conversation, fill: Callable[[Told, str, str], str | None]) -> str | None:
     """The answer to a question with something else in one of its slots."""
-    found = _told(item)
+    found = told_of(item)
     if found is None:
         return None
     slots = re.findall(r"{(\w)}", found.answer)
@@ -269,9 +266,9 @@ def _sentence(source: Random, kind: str, item: Conversation) -> str | None:
 @cache
 def _sentences(kind: str, language: str) -> dict[int, list[str]]:
     """All sentences of the parts above, by length."""
+    parts = (AGREEING if kind == "agreeing" else DECLINING).get(language, ())
     sentences: dict[int, list[str]] = defaultdict(list)
-    for parts in itertools.product(*(AGREEING if kind == "agreeing" else DECLINING).get(language, ())):
-        text = "".join(parts)
+    for text in map("".join, itertools.product(*parts)):
         sentences[len(text)].append(text[:1].upper() + text[1:])
     return dict(sentences)
 
@@ -291,7 +288,7 @@ EQUAL_WAYS: dict[str, dict[Way, float]] = {
 the prompt that was not asked for, a letter of a copied word) has most; what it hardly does, some."""
 
 
-def _cut(source: Random, item: Conversation, pool: ReplyPool) -> str | None:
+def _cut(source: Random, item: Conversation) -> str | None:
     for _ in range(MAX_ATTEMPTS):
         if len(item.reply) < 2:
             return None
@@ -299,56 +296,3 @@ def _cut(source: Random, item: Conversation, pool: ReplyPool) -> str | None:
         if wrong and not check_reply(item, wrong):
             return wrong
     return None
-
-
-def _in_the_other_language(source: Random, item: Conversation, pool: ReplyPool) -> str | None:
-    """What would be right in the other language; None for a refusal, which is right in both, and for copied words."""
-    other = {"zh": "en", "en": "zh"}.get(item.language or "")
-    if other is None or item.check is None:
-        return None
-    match skill_of(item):
-        case "reply_language" | "greetings":
-            wrong = _translated(item.reply)
-        case "counting" | "addition":
-            wrong = NUMBERS[other][int(item.reply)]
-        case "questions":
-            wrong = _answer_in(source, item, other)
-        case "harmless":
-            lists = [
-                members
-                for (skill, letters, _), members in pool.replies.items()
-                if (skill, letters) == ("harmless", other)
-            ]
-            wrong = source.choice(source.choice(lists)) if lists else None
-        case _:
-            wrong = None
-    return wrong if wrong and not check_reply(item, wrong) else None
-
-
-def _translated(reply: str) -> str | None:
-    if reply in _translations():
-        return _translations()[reply]
-    for templates in (WELCOMES, NAME_ANSWERS):
-        for language, other in (("zh", "en"), ("en", "zh")):
-            if found := re.fullmatch(re.escape(templates[language]).replace(r"\{name\}", "(.+)"), reply):
-                return templates[other].format(name=found[1])
-    return None
-
-
-@cache
-def _translations() -> dict[str, str]:
-    """Each fixed reply of greetings and of the reply's language, and what it is in the other language."""
-    pairs = [(chinese, english) for chinese, english in PAIRS]
-    pairs += [(chinese, english) for _, _, chinese, english in FACTS]
-    pairs += [(chinese, english) for (_, chinese), (_, english) in zip(INTENTS["zh"], INTENTS["en"], strict=True)]
-    return {**dict(pairs), **{english: chinese for chinese, english in pairs}}
-
-
-def _answer_in(source: Random, item: Conversation, other: str) -> str | None:
-    """An answer to a question in the other language's words around what was asked for."""
-    found = _told(item)
-    if found is None:
-        return None
-    slot = source.choice(re.findall(r"{(\w)}", found.answer))
-    template = source.choice(list(answers_with(other, "n" if slot == "m" else slot)))
-    return template.format_map({"n": found.slots[slot], slot: found.slots[slot]})

@@ -212,6 +212,10 @@ def _slots(source: Random, language: str, words: WordDraw, named: bool) -> dict[
     return slots
 
 
+NO_MARK = r"[^\s，。.,]+?"
+"""A name or a word inside a sentence."""
+
+
 @dataclass(frozen=True)
 class Told:
     """What an answer was made of: its template, and what stood in the slots of the sentence."""
@@ -230,7 +234,7 @@ def told(language: str, users: Sequence[str], reply: str) -> Told | None:
             if found := pattern.match(user):
                 slots = found.groupdict()
                 for _, answer in story.asked:
-                    if answer.format_map({**dict.fromkeys("nmabpt", ""), **slots}) == reply:
+                    if answer.format_map(slots) == reply:
                         return Told(answer, slots)
     return None
 
@@ -243,9 +247,12 @@ def answers_with(language: str, slot: str) -> Iterator[str]:
 
 @cache
 def _patterns(language: str) -> tuple[tuple[Story, re.Pattern[str]], ...]:
-    return tuple((story, _pattern(story.sentence)) for story in (*NAMED[language], *DAILY[language]))
+    """Each story with a pattern that matches a user's turn which begins with its sentence."""
+    # Places and things are spelled out: where nothing stands between two slots, only this tells where one ends.
+    slots = {"p": "|".join(PLACES[language]), "t": "|".join(THINGS[language])}
 
+    def named(slot: re.Match[str]) -> str:
+        return f"(?P<{slot[1]}>{slots.get(slot[1], NO_MARK)})"
 
-def _pattern(sentence: str) -> re.Pattern[str]:
-    """Matches a user's turn that begins with this sentence."""
-    return re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>[^\\s，。.,]+?)", re.escape(sentence)))
+    stories = (*NAMED[language], *DAILY[language])
+    return tuple((story, re.compile(re.sub(r"\\{(\w)\\}", named, re.escape(story.sentence)))) for story in stories)
