@@ -215,3 +215,8 @@ class ScalarModel(Backbone):
     ) -> Tensor:
         """(B, T) for `input_ids` (B, T) int64."""
         return self.score(self.hidden_states(input_ids, position_ids, document_ids))[..., 0]
+
+    def at(self, hidden: Tensor, places: Tensor) -> Tensor:
+        """The numbers (N) at flat `places` (N) of hidden states (B, T, D), in the head's own precision."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.score(hidden.flatten(0, 1)[places].to(self.score.weight.dtype))[:, 0]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from danlu.model.config import ModelConfig
 from danlu.training.optimizer_config import OptimizerConfig
@@ -44,6 +45,8 @@ class StepConfig:
     seed: int = 1
     """Every random choice of the stage derives from it."""
 
+    batch_is_rows: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         for name in (
             "sequence_length",
@@ -54,7 +57,7 @@ class StepConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.batch_size % self.micro_batch_size:
+        if self.batch_is_rows and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size {self.batch_size} must be a multiple of micro_batch_size {self.micro_batch_size}"
             )
@@ -161,3 +164,64 @@ class SftConfig:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
         if not 0 <= self.decay_share <= 1:
             raise ValueError(f"decay_share must lie in [0, 1], not {self.decay_share}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairStepConfig(StepConfig):
+    """The same values for stages that learn from comparisons, with the reward model's defaults (recipe section 8)."""
+
+    batch_size: int = 64
+    """Comparisons in an optimiser step. Those of one prompt are read together; rows are filled with several prompts."""
+
+    micro_batch_size: int = 8
+    """Rows in one forward and backward pass; memory decides it, the result does not depend on it."""
+
+    learning_rate: float = 3e-6
+    """Rate of AdamW, constant."""
+
+    batch_is_rows: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonDataConfig:
+    """Where comparisons come from and which of them are held out; shared by the stages that learn from them."""
+
+    data: Path = Path("runs/comparisons/comparisons/pmp.jsonl")
+    """Comparisons: our JSON lines, Alpaca or ShareGPT pairs, ranked lists, hh-rlhf transcripts."""
+
+    test: Path | None = None
+    """Held-out comparisons; what shares a prompt with them is not learnt from. None: a part of the data is held out."""
+
+    unseen: Path | None = None
+    """More held-out comparisons, reported apart."""
+
+    test_share: float = 0.05
+    """Part of the prompts that is held out where no `test` is named."""
+
+    ranked: Literal["all", "adjacent"] = "all"
+    """Which pairs a ranked list gives: every better answer with every worse one, or neighbours alone."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.test_share < 1:
+            raise ValueError(f"test_share must lie between 0 and 1, not {self.test_share}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig(ComparisonDataConfig):
+    """A model of how good a reply is, from comparisons (recipe section 8). From a language model it is preference-model
+    pretraining; from a reward model it goes on with that one's head."""
+
+    model: Path = Path("runs/pretrain/model")
+    """Model folder to start from: a language model's, or a reward model's."""
+
+    out: Path = Path("runs/reward")
+    """Folder of the stage; the model appears in it as `model`."""
+
+    step: PairStepConfig = field(default_factory=PairStepConfig)
+    """Batch, length, rate; the defaults are the recipe's."""
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """AdamW's numbers, clipping."""
+
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`; None to find it."""

@@ -102,6 +102,8 @@ class Loop:
     validate: Callable[[], dict[str, float]] | None = None
     """Figures logged every `validate_every` steps and at the end."""
     validate_every: int = 1
+    more_figures: Callable[[], dict[str, float]] | None = None
+    """What the loss function has seen in the step just done, logged with it."""
     flops_per_token: float = 0.0
     peak_flops: float = math.inf
     steps: int = 0
@@ -161,7 +163,9 @@ class Loop:
             "learning_rate": self.config.learning_rate * factor,
             "targets": num_targets,
             "tokens_per_s": tokens / seconds,
+            "targets_per_s": num_targets / seconds,
             "mfu": self.flops_per_token * tokens / seconds / self.peak_flops,
+            **(self.more_figures() if self.more_figures else {}),
         }
 
     def _count(self, norm: float) -> None:

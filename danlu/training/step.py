@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from danlu.model.branches import BranchedRows
 from danlu.model.transformer import Backbone, Transformer
 from danlu.training.loss import IGNORE_INDEX, cross_entropy_sum, exponentiate_rows
 
@@ -68,6 +69,10 @@ class Forward:
         with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.bf16):
             inputs = self.model.inputs(input_ids, position_ids, document_ids, None, branch_ids)
             return self.trunk(*inputs, None)
+
+    def rows(self, rows: BranchedRows) -> Tensor:
+        """The same for prompts with several responses."""
+        return self(rows.input_ids, rows.position_ids, rows.document_ids, rows.branch_ids)
 
 
 class LossFunction:

@@ -1,0 +1,218 @@
+"""Reward model: a model and comparisons in, a model of how good a reply is out (recipe section 8).
+
+From a language model (preference-model pretraining) the head is new; from a reward model (fine-tuning on better pairs)
+it goes on. Both are this stage, run twice. The reward is taken at a response's end token.
+
+`figures.json`: `comparisons` learnt from and the `prompts` they belong to, `steps`, `loss` (mean of the last 50 steps),
+`dropped` (reason and count), `dropped_examples`, `shared_prompts` (left out because the test has their prompt),
+`length_bias` of what was learnt from; of the held-out comparisons `pairs`, `accuracy`, `length_baseline_accuracy`,
+`bag_of_words_accuracy` (each `value`, `low`, `high`), `by_source`, `by_skill`, `calibration`; `before`, the accuracy of
+the reward model that this one goes on from (null where the head is new); `unseen`, all of this for the file of that
+name; `pairs_per_s` (median).
+"""
+
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from danlu.conversations.comparisons import Comparison, read_comparisons
+from danlu.conversations.preference_baselines import length_bias
+from danlu.conversations.prompt_split import split_by_prompt, without_shared_prompts
+from danlu.conversations.records import SkippedRecord
+from danlu.inference.score import score_groups
+from danlu.model.checkpoint import is_reward_model, load_reward_model, load_with_new_score, save_model
+from danlu.model.transformer import ScalarModel
+from danlu.run.device import pick_device
+from danlu.run.errors import UserError
+from danlu.run.files import write_json
+from danlu.run.metrics import read_jsonl
+from danlu.run.seeds import derive_seed
+from danlu.tokenizer.bpe import Tokenizer
+from danlu.training.comparison_data import (
+    EncodedComparisons,
+    PairBatch,
+    PairBatches,
+    PairSteps,
+    encode_comparisons,
+)
+from danlu.training.config import ComparisonDataConfig, RewardConfig
+from danlu.training.loop import Loop
+from danlu.training.optimizer import constant_factor, make_optimizers
+from danlu.training.preference_math import pairwise_loss_sum
+from danlu.training.pretrain import compile_or_say_why
+from danlu.training.reward_figures import held_out_figures
+from danlu.training.step import Forward
+
+ONE_WAY = 0.99
+"""Share of pairs in which the longer (or the shorter) reply is the chosen one that is worth a warning."""
+
+
+class PairLoss:
+    """Scores at the end tokens, then the pairwise logistic loss; counts what it has got right since it was asked."""
+
+    def __init__(self, model: ScalarModel, compiled: bool, bf16: bool) -> None:
+        self.model, self.forward = model, Forward(model, compiled, bf16)
+        self.right = self.pairs = 0
+
+    def __call__(self, batch: PairBatch) -> tuple[Tensor, int]:
+        """Sum of the losses of `batch` and the number of comparisons it is over."""
+        scores = self.model.at(self.forward.rows(batch.rows), batch.rows.ends)  # (M)
+        chosen, rejected = scores[batch.chosen], scores[batch.rejected]  # (P)
+        self.right += int((chosen > rejected).sum())
+        self.pairs += batch.num_targets
+        return pairwise_loss_sum(chosen, rejected), batch.num_targets
+
+    def figures(self) -> dict[str, float]:
+        """Share of comparisons got right since the last call."""
+        share = self.right / self.pairs
+        self.right = self.pairs = 0
+        return {"accuracy": share}
+
+
+def read_held_out(
+    config: ComparisonDataConfig, skipped: list[SkippedRecord]
+) -> tuple[list[Comparison], list[Comparison], list[Comparison], int]:
+    """Training, test and unseen comparisons, no prompt of the last two among the first; how many that left out."""
+    data = list(read_comparisons(config.data, skipped, config.ranked))
+    test = list(read_comparisons(config.test, skipped, config.ranked)) if config.test else []
+    unseen = list(read_comparisons(config.unseen, skipped, config.ranked)) if config.unseen else []
+    if not test:
+        data, test = split_by_prompt(data, config.test_share, seed=0)
+    train, shared = without_shared_prompts(data, [*test, *unseen])
+    if not train or not test:
+        raise UserError(
+            f"{len(data)} comparisons leave {len(train)} to learn from and {len(test)} to test on",
+            where=config.data,
+            mend="Add comparisons with other prompts, or name a test file with --test",
+        )
+    return train, test, unseen, shared
+
+
+def say_what_is_left_out(stage: str, encoded: EncodedComparisons, skipped: Sequence[SkippedRecord]) -> None:
+    """Add malformed records to what was left out; an example of each reason on standard error."""
+    for record in skipped:
+        reason = f"malformed record: {record.reason}"
+        if reason not in encoded.dropped:
+            encoded.examples.append(f"{record.path}, {record.place}: {record.reason}")
+        encoded.dropped[reason] = encoded.dropped.get(reason, 0) + 1
+    for example in encoded.examples:
+        print(f"{stage}: left out, for example: {example}", file=sys.stderr)
+
+
+def warn_of_one_way(bias: dict[str, dict[str, float]]) -> None:
+    """One line where length alone tells the chosen reply in (nearly) every pair."""
+    for side in ("longer", "shorter"):
+        if bias["all"][side] >= ONE_WAY:
+            print(
+                f"reward: the {side} reply is the chosen one in {bias['all'][side]:.1%} of the comparisons; "
+                "a reward model will learn length before anything else",
+                file=sys.stderr,
+            )
+
+
+def encode_or_refuse(
+    path: Path, comparisons: Sequence[Comparison], tokenizer: Tokenizer, limit: int
+) -> EncodedComparisons:
+    """As `encode_comparisons`; UserError where nothing remains."""
+    encoded = encode_comparisons(comparisons, tokenizer, limit)
+    if not encoded.kept:
+        raise UserError(
+            f"no comparison to learn from; {encoded.dropped or 'the file is empty'}",
+            where=path,
+            mend="Raise step.sequence_length, or shorten the texts",
+        )
+    return encoded
+
+
+def margins(model: ScalarModel, encoded: EncodedComparisons) -> list[float]:
+    """By how much each chosen reply's reward is above the rejected one's, in the order of `encoded.kept`."""
+    scores = score_groups(model, [group.group for group in encoded.groups])
+    return [
+        own[better] - own[worse]
+        for group, own in zip(encoded.groups, scores, strict=True)
+        for better, worse in group.pairs
+    ]
+
+
+def reward(config: RewardConfig) -> Path:
+    """Train a reward model; the path of its folder. Raises UserError for comparisons that teach nothing."""
+    # Setup
+    device = pick_device(config.device)
+    compiled = compile_or_say_why(config.step.compile, device)
+    step = config.step
+
+    # Model
+    goes_on = is_reward_model(config.model)
+    generator = torch.Generator().manual_seed(derive_seed(step.seed, "score"))
+    model = load_reward_model(config.model) if goes_on else load_with_new_score(config.model, generator)
+    tokenizer = Tokenizer.load(config.model)
+    limit = min(step.sequence_length, model.config.max_position_embeddings)
+
+    # Data
+    skipped: list[SkippedRecord] = []
+    train, test, unseen, shared = read_held_out(config, skipped)
+    encoded = encode_or_refuse(config.data, train, tokenizer, limit)
+    say_what_is_left_out("reward", encoded, skipped)
+    bias = length_bias(encoded.kept)
+    warn_of_one_way(bias)
+    tests = {"test": encode_or_refuse(config.test or config.data, test, tokenizer, limit)}
+    if unseen:
+        tests["unseen"] = encode_or_refuse(config.unseen or config.data, unseen, tokenizer, limit)
+    steps = PairSteps(
+        encoded.groups,
+        batch_size=step.batch_size,
+        sequence_length=limit,
+        rows_at_once=step.micro_batch_size,
+        num_steps=step.max_steps,
+        epochs=step.epochs,
+        seed=step.seed,
+    )
+    batches = PairBatches(steps)
+    before = {name: margins(model, part) for name, part in tests.items()} if goes_on else {}
+
+    # Loop
+    model.to(device)
+    loss_function = PairLoss(model, compiled, step.bf16)
+    Loop(
+        name=config.out.name,
+        out=config.out,
+        model=model,
+        loss_function=loss_function,
+        optimizers=make_optimizers(model, config.optimizer),
+        batches=batches,
+        config=step,
+        optimizer_config=config.optimizer,
+        max_steps=len(steps),
+        rate_factor=lambda update: constant_factor(update, step.warmup_steps, len(steps), decay_share=0.0),
+        more_figures=loss_function.figures,
+    ).run()
+
+    # Product
+    model.eval()
+    figures = {name: held_out_figures(margins(model, part), part.kept, encoded.kept) for name, part in tests.items()}
+    for name, part in tests.items():
+        old = held_out_figures(before[name], part.kept, encoded.kept)["accuracy"] if name in before else None
+        figures[name]["before"] = old
+    history = read_jsonl(config.out / "metrics.jsonl")
+    write_json(
+        config.out / "figures.json",
+        {
+            "comparisons": encoded.num_pairs,
+            "prompts": len(encoded.groups),
+            "steps": len(steps),
+            "loss": statistics.fmean(record["loss"] for record in history[-50:]),
+            "pairs_per_s": statistics.median(record["targets_per_s"] for record in history),
+            "dropped": encoded.dropped,
+            "dropped_examples": encoded.examples,
+            "shared_prompts": shared,
+            "length_bias": bias,
+            **figures["test"],
+            "unseen": figures.get("unseen"),
+        },
+    )
+    save_model(config.out / "model", model, config.model, list(tokenizer.stop_ids), tokenizer.end_of_text_id)
+    return config.out / "model"
