@@ -127,6 +127,8 @@ def _validate_prompt(messages: list[Message]) -> None:
     for index, message in enumerate(messages):
         if message.role == "system":
             continue
+        if message.role != "tool" and not message.content.strip():
+            raise ValueError(f"turn {index + 1}: the {message.role}'s turn is empty")
         if message.role not in FOLLOWERS[before]:
             after = f"after the {before}'s turn" if before else "at the beginning"
             raise ValueError(f"turn {index + 1}: the {message.role} may not speak {after}")

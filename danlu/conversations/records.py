@@ -247,7 +247,10 @@ def alpaca_prompt(record: dict[str, Any]) -> list[Message]:
     system, messages = _text(record, "system"), []
     if system:
         messages.append(Message("system", system))
-    for pair in record.get("history") or []:
+    history = record.get("history") or []
+    if not isinstance(history, list):
+        raise ValueError("`history` must be a list of pairs of texts")
+    for pair in history:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(side, str) for side in pair):
             raise ValueError("`history` must be a list of pairs of texts")
         messages += [Message("user", pair[0]), Message("assistant", pair[1])]
@@ -273,7 +276,10 @@ def _text(record: dict[str, Any], key: str) -> str:
 
 def optional_text(record: dict[str, Any], key: str) -> str | None:
     """A label of a record; None where it is absent or empty."""
-    return _text(record, key) or None
+    text = _text(record, key)
+    if not is_utf8(text):
+        raise ValueError(f"`{key}`: half of a surrogate pair")
+    return text or None
 
 
 def _validate(messages: list[Message]) -> None:
