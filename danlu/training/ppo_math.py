@@ -2,7 +2,7 @@
 
 Shapes: B responses, L tokens of the longest response, N response tokens of a batch in one row, S members of their
 nuclei, V vocabulary. `mask` (B, L) bool is True where a response has a token; tokens begin at place 0, so padding is on
-the right. What stands in a masked place never reaches a result, and results are exactly 0 there.
+the right. What stands in a masked place, NaN too, reaches no result and no gradient, and results are exactly 0 there.
 """
 
 from dataclasses import dataclass
@@ -67,10 +67,13 @@ def exact_kl(logits: Tensor, reference_logits: Tensor, temperature: float) -> Te
 
 
 def token_rewards(scores: Tensor, logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
-    """What each token earns, (B, L): -kl_coef times its KL estimate, and on a response's last token its score (B)."""
+    """What each token earns, (B, L): -kl_coef times its KL estimate, and on a response's last token its score (B).
+
+    A response without tokens earns nothing.
+    """
     rewards = torch.where(mask, -kl_coef * kl_k1(logprobs, reference_logprobs), 0.0)
-    last = mask.sum(-1) - 1
-    return rewards.scatter_add(1, last[:, None], scores[:, None].to(rewards.dtype))
+    is_last = torch.arange(mask.shape[1], device=mask.device) == mask.sum(-1, keepdim=True) - 1  # (B, L)
+    return rewards + torch.where(is_last, scores[:, None].to(rewards.dtype), 0.0)
 
 
 def generalised_advantages(
@@ -99,12 +102,13 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def masked_variance(values: Tensor, mask: Tensor) -> Tensor:
     """Mean square deviation over the places where `mask` is True (divided by their number, not by one less)."""
+    values = torch.where(mask, values, 0.0)  # before the square: its gradient at NaN is NaN even where masked later
     return masked_mean((values - masked_mean(values, mask)).square(), mask)
 
 
 def whiten(values: Tensor, mask: Tensor) -> Tensor:
     """Mean 0 and variance 1 over the whole batch's tokens; 0 where masked, and 0 for a single token."""
-    centred = values - masked_mean(values, mask)
+    centred = torch.where(mask, values, 0.0) - masked_mean(values, mask)
     return torch.where(mask, centred * (masked_variance(values, mask) + 1e-8).rsqrt(), 0.0)
 
 
@@ -116,8 +120,8 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
 def policy_loss_sum(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, cliprange: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Clipped surrogate (Schulman et al. 2017, equation 7), negated, summed over tokens; the ratios (B, L), and
-    how many tokens' gradients the clip cuts off."""
+    """Clipped surrogate (Schulman et al. 2017, equation 7), negated, summed over tokens; the ratios (B, L), 1 where
+    masked; and how many tokens' gradients the clip cuts off."""
     ratio = torch.where(mask, logprobs - old_logprobs, 0.0).exp()
     plain, clipped = -advantages * ratio, -advantages * ratio.clamp(1 - cliprange, 1 + cliprange)
     loss = torch.where(mask, torch.maximum(plain, clipped), 0.0).sum()
@@ -131,7 +135,8 @@ def value_loss_sum(
 
     A prediction further than `cliprange` from the old one counts at the clipped place where that is the worse.
     """
-    clipped = old_values + (values - old_values).clamp(-cliprange, cliprange)
+    values = torch.where(mask, values, 0.0)
+    clipped = values.clamp(old_values - cliprange, old_values + cliprange)  # inside the range the same, bit for bit
     plain_error, clipped_error = (values - returns).square(), (clipped - returns).square()
     loss = 0.5 * torch.where(mask, torch.maximum(plain_error, clipped_error), 0.0).sum()
     return loss, (mask & (clipped_error > plain_error)).sum()
@@ -146,7 +151,9 @@ class RunningStatistics:
     squares: float = 0.0
 
     def update(self, scores: Tensor) -> None:
-        """Take a batch of scores (B) in."""
+        """Take a batch of scores (B) in; one without scores changes nothing."""
+        if not scores.numel():
+            return
         number, mean = scores.numel(), scores.double().mean().item()
         squares = (scores.double() - mean).square().sum().item()
         total, apart = self.count + number, mean - self.mean
