@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 
 from danlu.inference.config import SamplingConfig
-from danlu.inference.sampling import sample
+from danlu.inference.sampling import draw
 from danlu.model.attention import KVCache
 from danlu.model.transformer import Context, Transformer
 from danlu.run.errors import UserError
@@ -25,6 +25,17 @@ class Sequence:
     generator: torch.Generator
     output_ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
+    stop_id: int | None = None
+    """The end token that was drawn, which is not part of `output_ids`."""
+    logprobs: list[float] = field(default_factory=list)
+    """Of every token drawn, the end token included, among the nucleus it was drawn from; where `record` was asked."""
+    nuclei: list[torch.Tensor] = field(default_factory=list)
+    """The ids of these nuclei, best first."""
+
+    @property
+    def response_ids(self) -> list[int]:
+        """All that was drawn, the end token included."""
+        return self.output_ids if self.stop_id is None else [*self.output_ids, self.stop_id]
 
 
 class Engine:
@@ -37,8 +48,13 @@ class Engine:
         sampling: SamplingConfig,
         max_rows: int = 1,
         vocab_size: int | None = None,
+        record: bool = False,
+        max_length: int | None = None,
     ) -> None:
-        """`vocab_size` is the tokenizer's: a model's last logits may be padding, ids that no text has."""
+        """`vocab_size` is the tokenizer's: a model's last logits may be padding, ids that no text has. `record` keeps
+        what every token was drawn from. `max_length` is the longest row that will come, where the caller knows it:
+        the cache is as long as that."""
+        self.record = record
         self.model, self.stop_ids, self.sampling, self.vocab_size = model, frozenset(stop_ids), sampling, vocab_size
         self.limit = model.config.max_position_embeddings
         parameter = next(model.parameters())
@@ -48,7 +64,7 @@ class Engine:
             config.num_hidden_layers,
             max_rows,
             config.num_key_value_heads,
-            self.limit,
+            min(max_length or self.limit, self.limit),
             config.head_dim,
             parameter.dtype,
             parameter.device,
@@ -132,13 +148,17 @@ class Engine:
         logits = self.model.lm_head(ends)[:, : self.vocab_size]  # (B, V)
         sequences = [self.rows[row] for row in rows]
         sampling = self.sampling
-        chosen = sample(logits, sampling.temperature, sampling.top_p, sampling.top_k, [s.generator for s in sequences])
-        for sequence, token in zip(sequences, chosen.tolist(), strict=True):
+        drawn = draw(logits, sampling.temperature, sampling.top_p, sampling.top_k, [s.generator for s in sequences])
+        if self.record:
+            for place, (sequence, logprob) in enumerate(zip(sequences, drawn.logprobs().tolist(), strict=True)):
+                sequence.logprobs.append(logprob)
+                sequence.nuclei.append(drawn.nucleus.members(place))
+        for sequence, token in zip(sequences, drawn.tokens.tolist(), strict=True):
             self._note(sequence, token)
 
     def _note(self, sequence: Sequence, token: int) -> None:
         if token in self.stop_ids:
-            sequence.finish_reason = "stop"
+            sequence.finish_reason, sequence.stop_id = "stop", token
             return
         sequence.output_ids.append(token)
         used = len(sequence.prompt_ids) + len(sequence.output_ids)
@@ -153,9 +173,18 @@ def generate_batch(
     sampling: SamplingConfig,
     max_rows: int = 64,
     vocab_size: int | None = None,
+    record: bool = False,
 ) -> list[Sequence]:
     """Continue every prompt to its end, `max_rows` at a time; results in the prompts' order."""
-    engine = Engine(model, stop_ids, sampling, max_rows=min(max_rows, len(prompts)) or 1, vocab_size=vocab_size)
+    engine = Engine(
+        model,
+        stop_ids,
+        sampling,
+        max_rows=min(max_rows, len(prompts)) or 1,
+        vocab_size=vocab_size,
+        record=record,
+        max_length=max(map(len, prompts), default=0) + sampling.max_new_tokens,
+    )
     waiting = list(range(len(prompts)))[::-1]
     places: dict[int, int] = {}
     results: dict[int, Sequence] = {}

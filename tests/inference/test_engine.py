@@ -10,7 +10,7 @@ from torch import Tensor
 from danlu.inference import engine as engine_module
 from danlu.inference.config import SamplingConfig
 from danlu.inference.engine import Engine, generate_batch
-from danlu.inference.sampling import sample
+from danlu.inference.sampling import Drawn, draw
 from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
 
@@ -31,12 +31,12 @@ def logits(monkeypatch: pytest.MonkeyPatch) -> Logits:
     """The logits from which each row chose its tokens, by the row's generator."""
     seen: Logits = defaultdict(list)
 
-    def noting(rows: Tensor, temperature: float, top_p: float, top_k: int, generators: list[torch.Generator]) -> Tensor:
+    def noting(rows: Tensor, temperature: float, top_p: float, top_k: int, generators: list[torch.Generator]) -> Drawn:
         for row, generator in zip(rows, generators, strict=True):
             seen[generator].append(row.clone())
-        return sample(rows, temperature, top_p, top_k, generators)
+        return draw(rows, temperature, top_p, top_k, generators)
 
-    monkeypatch.setattr(engine_module, "sample", noting)
+    monkeypatch.setattr(engine_module, "draw", noting)
     return seen
 
 
