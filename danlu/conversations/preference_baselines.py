@@ -97,11 +97,15 @@ class SparseMatrix:
 
     def times(self, weights: Numbers) -> Numbers:
         """One number for each pair."""
-        return np.bincount(self.rows, self.values * weights[self.columns], self.num_rows)
+        return _sums(self.rows, self.values * weights[self.columns], self.num_rows)
 
     def transposed_times(self, factors: Numbers) -> Numbers:
         """One number for each token."""
-        return np.bincount(self.columns, self.values * factors[self.rows], 1 << HASH_BITS)
+        return _sums(self.columns, self.values * factors[self.rows], 1 << HASH_BITS)
+
+
+def _sums(places: NDArray[np.int64], values: Numbers, count: int) -> Numbers:
+    return np.bincount(places, weights=values, minlength=count).astype(np.float64, copy=False)
 
 
 def _differences(pairs: Sequence[Comparison]) -> SparseMatrix:

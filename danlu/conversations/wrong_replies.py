@@ -96,7 +96,7 @@ class ReplyPool:
     replies: dict[tuple[str, str, int], list[str]]
     """By skill (an empty one: all), script and length."""
     words: dict[tuple[str, int], list[str]]
-    """By script and length: the words of all replies."""
+    """By script and length: the words of all replies, and of the sentences that questions are about."""
     fillers: dict[tuple[str, str, int], list[str]]
     """By language, `SLOT_KINDS` and length: what stands in the slots of the questions' sentences."""
 
@@ -108,11 +108,12 @@ def reply_pool(conversations: Sequence[Conversation]) -> ReplyPool:
         reply, letters = item.reply, script(item.reply)
         for skill in (skill_of(item), ""):
             replies[skill, letters, len(reply)].append(reply)
-        for word in RUN.findall(reply):
+        found = told_of(item)
+        slots = found.slots if found else {}
+        for slot, filler in slots.items():
+            fillers[item.language or "", SLOT_KINDS[slot], len(filler)].append(filler)
+        for word in RUN.findall("\n".join((reply, *slots.values()))):
             words["en" if word[0].isascii() else "zh", len(word)].append(word)
-        if found := told_of(item):
-            for slot, filler in found.slots.items():
-                fillers[item.language or "", SLOT_KINDS[slot], len(filler)].append(filler)
     return ReplyPool(dict(replies), dict(words), dict(fillers))
 
 
@@ -137,7 +138,7 @@ Way = Callable[[Random, Conversation, ReplyPool], str | None]
 def _equal(source: Random, item: Conversation, pool: ReplyPool) -> str | None:
     ways = EQUAL_WAYS.get(skill_of(item), {_near_miss: 1.0})
     drawn = source.choices(list(ways), list(ways.values()), k=MAX_ATTEMPTS)
-    for way in (*drawn, _of_any_skill):
+    for way in (*drawn, _of_any_skill, _transposed):
         wrong = way(source, item, pool)
         if wrong and _looks_alike(wrong, item.reply) and not check_reply(item, wrong):
             return wrong
@@ -155,6 +156,16 @@ def _another(source: Random, item: Conversation, pool: ReplyPool) -> str | None:
 
 def _of_any_skill(source: Random, item: Conversation, pool: ReplyPool) -> str | None:
     return _drawn(source, pool.replies, "", script(item.reply), len(item.reply))
+
+
+def _transposed(source: Random, item: Conversation, pool: ReplyPool) -> str | None:
+    """Two neighbouring characters exchanged: what is left where nothing else has the length."""
+    reply = item.reply
+    places = [place for place, (a, b) in enumerate(itertools.pairwise(reply)) if a != b and " " not in (a, b)]
+    if not places:
+        return None
+    place = source.choice(places)
+    return reply[:place] + reply[place + 1] + reply[place] + reply[place + 2 :]
 
 
 def _drawn(source: Random, lists: dict[tuple[str, str, int], list[str]], *key: Any) -> str | None:
