@@ -70,7 +70,7 @@ def make_comparisons(config: ComparisonsConfig) -> Path:
     pairs = _training_pairs(config, kept, sampled, dropped)
     used = pairs.prompts
     prompts = [item for item in kept if item.prompt not in used]
-    _assert_enough(config, kept, pairs, prompts)
+    _refuse_too_few(config, kept, pairs, prompts)
     pmp, turned = _noisy(config, pairs.pmp)
     sets = {"pmp": pmp, "reward": pairs.reward, **tests}
     product = config.out / "comparisons"
@@ -181,7 +181,7 @@ def rule_pair(source: Random, item: Conversation, pool: ReplyPool) -> Comparison
     return None
 
 
-def _assert_enough(
+def _refuse_too_few(
     config: ComparisonsConfig, kept: Sequence[Conversation], pairs: TrainingPairs, prompts: Sequence[Conversation]
 ) -> None:
     wanted = config.num_pmp + config.num_reward
