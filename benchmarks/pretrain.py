@@ -27,7 +27,7 @@ from danlu.model.transformer import Transformer
 from danlu.run.device import gemm_peak_flops
 from danlu.training.optimizer import make_optimizers, set_learning_rate
 from danlu.training.optimizer_config import OptimizerConfig
-from danlu.training.step import LossFunction, MicroBatch, accumulate_gradients, clip_and_step
+from danlu.training.step import Forward, LossFunction, MicroBatch, accumulate_gradients, clip_and_step
 
 SHAPES = {
     # A body of 6.4M weights, the size at which the peer was first measured (2,850 tokens/s on two cores).
@@ -70,7 +70,7 @@ def our_step(shape: ModelConfig, device: torch.device) -> Callable[[torch.Tensor
     config = OptimizerConfig()
     optimizers = make_optimizers(model, config)
     set_learning_rate(optimizers, config, 1e-4, 1.0)
-    loss_function = LossFunction(model, compiled=True, bf16=True)
+    loss_function = LossFunction(model, Forward(model, compiled=True, bf16=True))
 
     def step(ids: torch.Tensor) -> None:
         accumulate_gradients(loss_function, [MicroBatch(input_ids=ids[:, :-1], labels=ids[:, 1:])])

@@ -219,4 +219,5 @@ class ScalarModel(Backbone):
     def at(self, hidden: Tensor, places: Tensor) -> Tensor:
         """The numbers (N) at flat `places` (N) of hidden states (B, T, D), in the head's own precision."""
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.score(hidden.flatten(0, 1)[places].to(self.score.weight.dtype))[:, 0]
+            states = hidden.flatten(0, 1).index_select(0, places)
+            return self.score(states.to(self.score.weight.dtype))[:, 0]

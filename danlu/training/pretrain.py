@@ -25,7 +25,7 @@ from danlu.training.config import PretrainConfig
 from danlu.training.loader import Batches, StreamRows
 from danlu.training.loop import Loop
 from danlu.training.optimizer import cosine_factor, make_optimizers
-from danlu.training.step import LossFunction
+from danlu.training.step import Forward, LossFunction
 from danlu.training.validation import bits_per_byte
 
 VOCABULARY_MULTIPLE = 128
@@ -106,7 +106,7 @@ def pretrain(config: PretrainConfig) -> Path:
         name="pretrain",
         out=config.out,
         model=model,
-        loss_function=LossFunction(model, compiled, step.bf16),
+        loss_function=LossFunction(model, Forward(model, compiled, step.bf16)),
         optimizers=optimizers,
         batches=batches,
         config=step,

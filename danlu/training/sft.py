@@ -24,7 +24,7 @@ from danlu.training.loader import Batches, ConversationRows
 from danlu.training.loop import Loop
 from danlu.training.optimizer import constant_factor, make_optimizers
 from danlu.training.pretrain import compile_or_say_why
-from danlu.training.step import LossFunction
+from danlu.training.step import Forward, LossFunction
 
 Encoded = tuple[np.ndarray, np.ndarray]
 
@@ -113,7 +113,7 @@ def sft(config: SftConfig) -> Path:
         name="sft",
         out=config.out,
         model=model,
-        loss_function=LossFunction(model, compiled, step.bf16),
+        loss_function=LossFunction(model, Forward(model, compiled, step.bf16)),
         optimizers=optimizers,
         batches=batches,
         config=step,

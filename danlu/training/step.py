@@ -55,7 +55,7 @@ class Forward:
     """Hidden states (B, T, D) of rows; the blocks compiled where asked, in bfloat16 where asked."""
 
     def __init__(self, model: Backbone, compiled: bool, bf16: bool) -> None:
-        self.model, self.bf16 = model, bf16
+        self.model, self.compiled, self.bf16 = model, compiled, bf16
         # The model itself stays as it is: validation and generation call it with other shapes, uncompiled.
         self.trunk = torch.compile(model.trunk, dynamic=False) if compiled else model.trunk
 
@@ -78,15 +78,14 @@ class Forward:
 class LossFunction:
     """Hidden states through the model, then cross-entropy."""
 
-    def __init__(self, model: Transformer, compiled: bool, bf16: bool) -> None:
-        self.model, self.bf16 = model, bf16
-        self.forward = Forward(model, compiled, bf16)
-        self.exponentiate = torch.compile(exponentiate_rows, dynamic=True) if compiled else exponentiate_rows
+    def __init__(self, model: Transformer, forward: Forward) -> None:
+        self.model, self.forward = model, forward
+        self.exponentiate = torch.compile(exponentiate_rows, dynamic=True) if forward.compiled else exponentiate_rows
 
     def __call__(self, batch: MicroBatch) -> tuple[Tensor, int]:
         """Sum of the losses of `batch` and the number of labels it is over."""
         hidden = self.forward(batch.input_ids, batch.position_ids, batch.document_ids)
-        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.forward.bf16):
             return cross_entropy_sum(hidden, self.model.lm_head.weight, batch.labels, self.exponentiate)
 
 

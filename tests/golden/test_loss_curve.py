@@ -18,7 +18,7 @@ from danlu.model.transformer import Transformer
 from danlu.training.loader import Batches, StreamRows
 from danlu.training.optimizer import cosine_factor, make_optimizers, set_learning_rate
 from danlu.training.optimizer_config import OptimizerConfig
-from danlu.training.step import LossFunction, accumulate_gradients, clip_and_step
+from danlu.training.step import Forward, LossFunction, accumulate_gradients, clip_and_step
 
 CURVE = Path(__file__).with_name("loss_curve.json")
 STEPS, VOCABULARY = 20, 96
@@ -77,7 +77,10 @@ def fixed_model() -> Transformer:
 def curve() -> dict[str, list[float]]:
     """Losses and gradient norms of 20 updates: float32, no compiler, 4 rows in micro-batches of 2."""
     model, config = fixed_model().train(), OptimizerConfig()
-    optimizers, loss_function = make_optimizers(model, config), LossFunction(model, compiled=False, bf16=False)
+    optimizers, loss_function = (
+        make_optimizers(model, config),
+        LossFunction(model, Forward(model, compiled=False, bf16=False)),
+    )
     rows = StreamRows(synthetic_shards(), 24, STEPS * 4, 1, seed=1)  # type: ignore[arg-type]
     batches = Batches(rows, batch_size=4, micro_batch_size=2)
     losses, norms = [], []

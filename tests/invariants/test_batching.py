@@ -11,7 +11,7 @@ from torch import Tensor
 from danlu.model.transformer import Transformer
 from danlu.training.loader import Batches, ConversationRows
 from danlu.training.loss import IGNORE_INDEX, cross_entropy_sum
-from danlu.training.step import LossFunction, MicroBatch, accumulate_gradients
+from danlu.training.step import Forward, LossFunction, MicroBatch, accumulate_gradients
 
 MakeModel = Callable[..., Transformer]
 LENGTH = 40
@@ -43,7 +43,9 @@ def batches_of(encoded: list[Encoded], micro_batch_size: int, packing: bool = Fa
 
 def loss_and_gradients(model: Transformer, micro_batches: list[MicroBatch]) -> tuple[float, int, dict[str, Tensor]]:
     model.zero_grad()
-    loss, num_targets = accumulate_gradients(LossFunction(model, compiled=False, bf16=False), micro_batches)
+    loss, num_targets = accumulate_gradients(
+        LossFunction(model, Forward(model, compiled=False, bf16=False)), micro_batches
+    )
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}  # type: ignore[union-attr]
     return loss, num_targets, gradients
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from danlu.model.transformer import Transformer
 from danlu.training import loss as loss_module
 from danlu.training.loss import IGNORE_INDEX, cross_entropy_sum
-from danlu.training.step import LossFunction, MicroBatch
+from danlu.training.step import Forward, LossFunction, MicroBatch
 
 
 def case(dtype: torch.dtype, scale: float = 1.0, rows: int = 37, vocabulary: int = 50) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,7 +131,9 @@ def test_a_whole_step_under_bfloat16_stays_close_to_float32(tiny_model: Callable
     results = {}
     for bf16 in (False, True):
         model = tiny_model().train()
-        loss, _ = LossFunction(model, compiled=False, bf16=bf16)(MicroBatch(input_ids=ids, labels=ids.roll(-1, 1)))
+        loss, _ = LossFunction(model, Forward(model, compiled=False, bf16=bf16))(
+            MicroBatch(input_ids=ids, labels=ids.roll(-1, 1))
+        )
         loss.backward()
         results[bf16] = (loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()]))  # type: ignore[union-attr]
     assert results[True][0] == pytest.approx(results[False][0], rel=0.01)

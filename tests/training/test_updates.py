@@ -18,7 +18,7 @@ from danlu.training.loader import Batches, Row
 from danlu.training.loop import MAX_SKIPPED, Loop
 from danlu.training.optimizer import cosine_factor, make_optimizers
 from danlu.training.optimizer_config import OptimizerConfig
-from danlu.training.step import LossFunction, MicroBatch, accumulate_gradients, clip_and_step
+from danlu.training.step import Forward, LossFunction, MicroBatch, accumulate_gradients, clip_and_step
 
 MakeModel = Callable[..., Transformer]
 
@@ -51,7 +51,7 @@ def make_loop(
         name="test",
         out=out,
         model=model,
-        loss_function=LossFunction(model, compiled=False, bf16=False),
+        loss_function=LossFunction(model, Forward(model, compiled=False, bf16=False)),
         optimizers=make_optimizers(model, optimizer),
         batches=batches,
         config=config,
@@ -185,7 +185,12 @@ def test_a_skipped_step_does_not_advance_the_schedule(tiny_model: MakeModel, tmp
     model = tiny_model()
     start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     loop = make_loop(
-        model, tmp_path, 6, 1, 1, loss_function=with_broken_steps(LossFunction(model, False, False), {2, 3})
+        model,
+        tmp_path,
+        6,
+        1,
+        1,
+        loss_function=with_broken_steps(LossFunction(model, Forward(model, compiled=False, bf16=False)), {2, 3}),
     )
     loop.run()
     log = read_jsonl(tmp_path / "metrics.jsonl")
@@ -197,7 +202,7 @@ def test_a_skipped_step_does_not_advance_the_schedule(tiny_model: MakeModel, tmp
 
 def test_a_run_whose_gradients_stay_broken_ends_in_one_line(tiny_model: MakeModel, tmp_path: Path) -> None:
     model = tiny_model()
-    broken = with_broken_steps(LossFunction(model, False, False), set(range(3, 100)))
+    broken = with_broken_steps(LossFunction(model, Forward(model, compiled=False, bf16=False)), set(range(3, 100)))
     loop = make_loop(model, tmp_path, 50, 1, 1, loss_function=broken)
     with pytest.raises(UserError, match=f"not finite in {MAX_SKIPPED} steps in a row, up to step {3 + MAX_SKIPPED}"):
         loop.run()
@@ -216,7 +221,9 @@ def norms_after(model: Transformer, bf16: bool, updates: int) -> torch.Tensor:
     with torch.no_grad():
         for parameter in norms.values():
             parameter.fill_(1.0)
-    accumulate_gradients(LossFunction(model, False, bf16), [MicroBatch(input_ids=ids, labels=ids)])
+    accumulate_gradients(
+        LossFunction(model, Forward(model, compiled=False, bf16=bf16)), [MicroBatch(input_ids=ids, labels=ids)]
+    )
     gradients = {name: parameter.grad.clone() for name, parameter in norms.items()}  # type: ignore[union-attr]
     for _ in range(updates):
         for name, parameter in norms.items():
@@ -243,7 +250,9 @@ def test_masters_and_optimizer_state_stay_float32_under_bfloat16(tiny_model: Mak
         for group in optimizer.param_groups:
             group["lr"] = 1e-3
     ids = torch.arange(24).view(2, 12)
-    accumulate_gradients(LossFunction(model, False, True), [MicroBatch(input_ids=ids, labels=ids)])
+    accumulate_gradients(
+        LossFunction(model, Forward(model, compiled=False, bf16=True)), [MicroBatch(input_ids=ids, labels=ids)]
+    )
     clip_and_step(model.parameters(), optimizers, 1.0)
     kinds = {parameter.dtype for parameter in model.parameters()} | {
         value.dtype

@@ -1,0 +1,330 @@
+"""PPO: a chat model, a reward model and prompts in, an aligned model out (recipe section 9).
+
+Each step draws responses from the policy, scores them by the reward, value and reference models, and updates value
+model and policy on them; in the first `frozen_steps` the value model alone.
+
+`metrics.jsonl`, a record a step: `objective/score` (mean reward as the reward model gives it), `score_deviation`,
+`reward` (what a response earned in all, KL cost included), `kl` (of a response, in nats), `entropy` (of the unfiltered
+policy, nats a token); `policy/*` and `value/*`: `loss`, `clipfrac`, `grad_norm`, `ratio`, `approxkl`,
+`explained_variance`; `pretrain/*`: `loss`, `grad_norm`, `tokens`; `response/length`, `response/ended`;
+`rollout/logprob_difference` between drawing and training; `seconds/rollout`, `score`, `update`.
+`samples.jsonl`: responses with their rewards at intervals.
+
+`figures.json`: `prompts`, `dropped` (reason and count), `dropped_examples`, `steps`, `stopped` (null, or why the run
+ended early), `score`, `kl`, `entropy`, `length`, `ended`: objects `before` (mean of the frozen steps, or of the first)
+and `after` (mean of the last 10 steps); `policy_tokens` and `pretrain_tokens` learnt from.
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from danlu.conversations.prompts import read_prompts
+from danlu.conversations.records import SkippedRecord
+from danlu.inference.load import load_for_text
+from danlu.model.checkpoint import load_model, load_reward_model, save_model
+from danlu.run.device import pick_device
+from danlu.run.errors import UserError
+from danlu.run.files import write_json
+from danlu.run.metrics import MetricsLog, read_jsonl
+from danlu.run.seeds import derive_seed
+from danlu.tokenizer.bpe import Tokenizer
+from danlu.tokenizer.chat import encode_conversation
+from danlu.tokenizer.shards import TokenShards
+from danlu.training.experience import Experience, Models, gather_experience, roll_out
+from danlu.training.loader import Batches, Prefetched, StreamRows
+from danlu.training.loop import drive
+from danlu.training.optimizer import make_optimizers
+from danlu.training.ppo_config import PpoConfig
+from danlu.training.ppo_math import RunningStatistics
+from danlu.training.ppo_update import (
+    Tally,
+    add_pretraining_gradient,
+    gradient_norm,
+    policy_gradient,
+    step_model,
+    value_gradient,
+)
+from danlu.training.pretrain import compile_or_say_why
+from danlu.training.step import LossFunction
+
+SAMPLES = 4
+"""Responses that a record of `samples.jsonl` shows."""
+
+LAST_STEPS = 10
+"""Steps that the figures after training are the mean of."""
+
+
+class PpoJob:
+    """The steps of a PPO run. Everything drawn in step i is a pure function of the seed and i."""
+
+    def __init__(
+        self,
+        config: PpoConfig,
+        models: Models,
+        prompts: list[list[int]],
+        tokenizer: Tokenizer,
+        pretraining: Prefetched | None,
+        optimizers: list[torch.optim.Optimizer],
+    ) -> None:
+        self.config, self.models, self.prompts, self.tokenizer = config, models, prompts, tokenizer
+        self.pretraining = pretraining
+        self.policy_optimizer, self.value_optimizer = optimizers
+        self.pretrain_loss = LossFunction(models.policy, models.policy_forward)
+        self.statistics = RunningStatistics()
+        self.steps, self.max_steps = 0, config.max_steps
+        self.stopped: str | None = None
+        self.samples: MetricsLog | None = None
+        self.device = next(models.policy.parameters()).device
+
+    def queries(self, step: int) -> list[list[int]]:
+        """The prompts of a step: each once in a pass over them, every pass in an order of its own."""
+        count, chosen = self.config.rollout.queries, []
+        for number in range(step * count, (step + 1) * count):
+            epoch, place = divmod(number, len(self.prompts))
+            order = np.random.default_rng(derive_seed(self.config.seed, "prompts", epoch)).permutation(
+                len(self.prompts)
+            )
+            chosen.append(self.prompts[order[place]])
+        return chosen
+
+    def step(self) -> dict[str, float]:
+        config, started = self.config, time.perf_counter()
+        prompts = self.queries(self.steps)
+        sequences = roll_out(
+            self.models.policy, tuple(self.tokenizer.stop_ids), self.tokenizer.vocab_size, prompts, config.rollout,
+            derive_seed(config.seed, "rollout", self.steps), config.bf16,
+        )  # fmt: skip
+        drawn = time.perf_counter()
+        experience = gather_experience(
+            self.models, prompts, sequences, self.statistics, config, self.tokenizer.vocab_size
+        )
+        scored = time.perf_counter()
+        self._stop_where_kl_ran_away(experience)
+        updates = {} if self.stopped else self._update(experience)
+        if self.steps % config.samples_every == 0 or self.stopped:
+            self._note_samples(prompts, experience)
+        self.steps += 1
+        return {
+            "step": self.steps,
+            **experience.figures,
+            **updates,
+            "seconds/rollout": drawn - started,
+            "seconds/score": scored - drawn,
+            "seconds/update": time.perf_counter() - scored,
+        }
+
+    def _update(self, experience: Experience) -> dict[str, float]:
+        """All epochs over the minibatches, value model first."""
+        config = self.config
+        policy, value, pretrain = Tally(), Tally(), Tally()
+        for epoch in range(config.epochs):
+            seed = derive_seed(config.seed, "minibatches", self.steps, epoch)
+            for number in np.random.default_rng(seed).permutation(len(experience.minibatches)):
+                minibatch = experience.minibatches[number]
+                value.add(**value_gradient(self.models, minibatch, config))
+                rate = config.value_learning_rate * self._warmth(self.steps)
+                value.add(grad_norm=self._take(self.models.value_model, self.value_optimizer, rate))
+                if self.steps < config.frozen_steps:
+                    continue
+                policy.add(**policy_gradient(self.models, minibatch, config, self.tokenizer.vocab_size))
+                policy.add(grad_norm=gradient_norm(self.models.policy))
+                if self.pretraining is not None:
+                    batch = [micro.to(self.device) for micro in next(self.pretraining)]
+                    pretrain.add(
+                        **add_pretraining_gradient(self.models.policy, self.pretrain_loss, batch, config.pretrain_coef)
+                    )
+                rate = config.policy_learning_rate * self._warmth(self.steps - config.frozen_steps)
+                self._take(self.models.policy, self.policy_optimizer, rate)
+        return {**policy.means("policy"), **value.means("value"), **pretrain.means("pretrain")}
+
+    def _warmth(self, steps: int) -> float:
+        """Share of a rate after `steps` steps of a model's learning."""
+        return min(1.0, (steps + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
+
+    def _take(self, model: nn.Module, optimizer: torch.optim.Optimizer, rate: float) -> float:
+        return step_model(model, optimizer, rate, self.config.optimizer.max_grad_norm)
+
+    def _stop_where_kl_ran_away(self, experience: Experience) -> None:
+        kl = experience.figures["objective/kl"]
+        if kl > self.config.max_kl:
+            self.stopped = f"KL {kl:.1f} above max_kl {self.config.max_kl:g} at step {self.steps + 1}"
+            print(f"ppo: stopped, {self.stopped}; lower policy_learning_rate or raise kl_coef", file=sys.stderr)
+
+    def _note_samples(self, prompts: list[list[int]], experience: Experience) -> None:
+        each = self.config.rollout.responses_per_query
+        if self.samples is None:
+            self.samples = MetricsLog(self.config.out / "samples.jsonl", resume_step=self.steps)
+        shown = [
+            {
+                "prompt": self.tokenizer.decode(prompts[number // each]),
+                "response": self.tokenizer.decode(sequence.output_ids),
+                "ended": sequence.finish_reason == "stop",
+                "score": experience.scores[number].item(),
+                "kl": experience.kl[number].item(),
+            }
+            for number, sequence in enumerate(experience.sequences[: SAMPLES * each : each])
+            for number in [number * each]
+        ]
+        self.samples.write({"step": self.steps + 1, "samples": shown})
+
+    def is_done(self) -> bool:
+        return self.steps >= self.max_steps or self.stopped is not None
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "statistics": vars(self.statistics),
+            "stopped": self.stopped,
+            "pretraining": self.pretraining.state() if self.pretraining is not None else None,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.steps, self.stopped = saved["step"], saved["stopped"]
+        self.statistics = RunningStatistics(**saved["statistics"])
+        if self.pretraining is not None:
+            self.pretraining.restore(saved["pretraining"])
+
+    def close(self) -> None:
+        for resource in (self.pretraining, self.samples):
+            if resource is not None:
+                resource.close()
+
+
+def encode_prompts(
+    config: PpoConfig, tokenizer: Tokenizer, limit: int
+) -> tuple[list[list[int]], dict[str, int], list[str]]:
+    """Prompts of the file as ids; what was left out by reason, with an example of each.
+
+    A prompt that leaves fewer than `max_new_tokens` of the `limit` tokens for its answer is left out.
+    """
+    skipped: list[SkippedRecord] = []
+    kept: list[list[int]] = []
+    dropped: dict[str, int] = {}
+    examples: list[str] = []
+    for prompt in read_prompts(config.data, skipped):
+        ids, _ = encode_conversation(tokenizer, prompt.turns, add_generation_prompt=True)
+        if len(ids) + config.rollout.max_new_tokens <= limit:
+            kept.append(ids)
+            continue
+        reason = f"leaves no room for {config.rollout.max_new_tokens} tokens within {limit}"
+        if reason not in dropped:
+            examples.append(f"{prompt.messages[-1].content[:60]!r}: {reason}")
+        dropped[reason] = dropped.get(reason, 0) + 1
+    for record in skipped:
+        reason = f"malformed record: {record.reason}"
+        if reason not in dropped:
+            examples.append(f"{record.path}, {record.place}: {record.reason}")
+        dropped[reason] = dropped.get(reason, 0) + 1
+    if len(kept) < config.rollout.queries:
+        raise UserError(
+            f"{len(kept)} prompts can be used, fewer than one step's {config.rollout.queries}; left out: {dropped}",
+            where=config.data,
+            mend="Add prompts, or lower rollout.queries or rollout.max_new_tokens",
+        )
+    return kept, dropped, examples
+
+
+def check_tokenizers(config: PpoConfig, tokenizer: Tokenizer) -> None:
+    """UserError where the reward model was trained with other ids than the policy's."""
+    if Tokenizer.load(config.reward_model).vocabulary != tokenizer.vocabulary:
+        raise UserError(
+            f"its tokenizer is not that of {config.model}",
+            where=config.reward_model,
+            mend="Train the reward model from a model with the same tokenizer",
+        )
+
+
+def pretraining_batches(config: PpoConfig, tokenizer: Tokenizer, model: nn.Module) -> Prefetched | None:
+    """The pretraining stream, an update's rows at a time; None where its coefficient is 0."""
+    if not config.pretrain_coef:
+        return None
+    if config.pretraining is None:
+        raise UserError("pretrain_coef needs pretraining data", mend="Name a folder of token shards with --pretraining")
+    shards = TokenShards(config.pretraining / "train")
+    if (shards.vocab_size, shards.end_of_text_id) != (tokenizer.vocab_size, tokenizer.end_of_text_id):
+        raise UserError(
+            f"made with a vocabulary of {shards.vocab_size}, but {config.model} has {tokenizer.vocab_size}",
+            where=shards.folder,
+            mend="Make the shards anew with the model's tokenizer",
+        )
+    updates = config.max_steps * config.epochs * config.minibatches
+    seed = derive_seed(config.seed, "pretraining")
+    rows = StreamRows(shards, config.sequence_length, updates * config.pretrain_batch_size, 1, seed)
+    return Batches(rows, config.pretrain_batch_size, min(config.micro_batch_size, config.pretrain_batch_size))
+
+
+def ppo(config: PpoConfig) -> Path:
+    """Align a model; the path of its folder. Raises UserError for models or prompts that do not go together."""
+    # Setup
+    device = pick_device(config.device)
+    compiled = compile_or_say_why(config.compile, device)
+
+    # Models
+    policy, tokenizer = load_for_text(config.model, str(device))
+    check_tokenizers(config, tokenizer)
+    reference = load_model(config.model, device=device)
+    value_model, reward_model = (load_reward_model(config.reward_model, device=device) for _ in range(2))
+    limit = min(policy.config.max_position_embeddings, reward_model.config.max_position_embeddings)
+    if config.sequence_length > limit:
+        raise UserError(
+            f"sequence_length is {config.sequence_length}, the models read {limit} tokens",
+            where=config.model,
+            mend="Lower sequence_length",
+        )
+    models = Models(policy, reference, value_model, reward_model, compiled=compiled, bf16=config.bf16)
+
+    # Data
+    prompts, dropped, examples = encode_prompts(config, tokenizer, config.sequence_length)
+    for example in examples:
+        print(f"ppo: left out, for example: {example}", file=sys.stderr)
+    pretraining = pretraining_batches(config, tokenizer, policy)
+
+    # Optimiser
+    optimizers = [make_optimizers(model, config.optimizer)[0] for model in (policy, value_model)]
+
+    # Loop
+    job = PpoJob(config, models, prompts, tokenizer, pretraining, optimizers)
+    learning = nn.ModuleDict({"policy": policy, "value_model": value_model})
+    shown = ("objective/score", "objective/kl", "response/length")
+    drive(job, "ppo", config.out, learning, optimizers, config.checkpoint_every, shown)
+
+    # Product
+    history = read_jsonl(config.out / "metrics.jsonl")
+    write_json(
+        config.out / "figures.json",
+        {
+            "prompts": len(prompts),
+            "dropped": dropped,
+            "dropped_examples": examples,
+            "steps": len(history),
+            "stopped": job.stopped,
+            **before_and_after(history, config.frozen_steps),
+            "policy_tokens": sum(
+                record["response/length"] * config.rollout.queries * config.rollout.responses_per_query
+                for record in history[config.frozen_steps :]
+            ),
+            "pretrain_tokens": sum(record.get("pretrain/tokens", 0.0) for record in history)
+            * config.minibatches * config.epochs,
+        },
+    )  # fmt: skip
+    save_model(config.out / "model", policy, config.model, list(tokenizer.stop_ids), tokenizer.end_of_text_id)
+    return config.out / "model"
+
+
+def before_and_after(history: list[dict[str, float]], frozen_steps: int) -> dict[str, dict[str, float]]:
+    """Means of the frozen steps (of the first where there is none) and of the last ones."""
+    names = {
+        "score": "objective/score", "kl": "objective/kl", "entropy": "objective/entropy",
+        "length": "response/length", "ended": "response/ended",
+    }  # fmt: skip
+    parts = {"before": history[: max(1, frozen_steps)], "after": history[-LAST_STEPS:]}
+    return {
+        name: {when: statistics.fmean(record[key] for record in part) for when, part in parts.items()}
+        for name, key in names.items()
+    }
