@@ -266,7 +266,8 @@ def _experience(
         "rollout/logprob_difference": apart.mean().item(),
         "rollout/logprob_difference_max": apart.max().item(),
     }
-    minibatches, at = [], 0
+    minibatches: list[list[MicroExperience]] = []
+    at = 0
     for minibatch in pieces:
         minibatches.append([])
         for piece in minibatch:

@@ -18,6 +18,7 @@ and `after` (mean of the last 10 steps); `policy_tokens` and `pretrain_tokens` l
 import statistics
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +83,18 @@ class PpoJob:
         self.stopped: str | None = None
         self.samples: MetricsLog | None = None
         self.device = next(models.policy.parameters()).device
+        self.order = lru_cache(maxsize=2)(self._order)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The prompts' order in one pass over them."""
+        return np.random.default_rng(derive_seed(self.config.seed, "prompts", epoch)).permutation(len(self.prompts))
 
     def queries(self, step: int) -> list[list[int]]:
         """The prompts of a step: each once in a pass over them, every pass in an order of its own."""
         count, chosen = self.config.rollout.queries, []
         for number in range(step * count, (step + 1) * count):
             epoch, place = divmod(number, len(self.prompts))
-            order = np.random.default_rng(derive_seed(self.config.seed, "prompts", epoch)).permutation(
-                len(self.prompts)
-            )
-            chosen.append(self.prompts[order[place]])
+            chosen.append(self.prompts[self.order(epoch)[place]])
         return chosen
 
     def step(self) -> dict[str, float]:

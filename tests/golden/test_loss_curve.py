@@ -77,10 +77,8 @@ def fixed_model() -> Transformer:
 def curve() -> dict[str, list[float]]:
     """Losses and gradient norms of 20 updates: float32, no compiler, 4 rows in micro-batches of 2."""
     model, config = fixed_model().train(), OptimizerConfig()
-    optimizers, loss_function = (
-        make_optimizers(model, config),
-        LossFunction(model, Forward(model, compiled=False, bf16=False)),
-    )
+    optimizers = make_optimizers(model, config)
+    loss_function = LossFunction(model, Forward(model, compiled=False, bf16=False))
     rows = StreamRows(synthetic_shards(), 24, STEPS * 4, 1, seed=1)  # type: ignore[arg-type]
     batches = Batches(rows, batch_size=4, micro_batch_size=2)
     losses, norms = [], []

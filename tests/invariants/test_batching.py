@@ -43,9 +43,8 @@ def batches_of(encoded: list[Encoded], micro_batch_size: int, packing: bool = Fa
 
 def loss_and_gradients(model: Transformer, micro_batches: list[MicroBatch]) -> tuple[float, int, dict[str, Tensor]]:
     model.zero_grad()
-    loss, num_targets = accumulate_gradients(
-        LossFunction(model, Forward(model, compiled=False, bf16=False)), micro_batches
-    )
+    loss_function = LossFunction(model, Forward(model, compiled=False, bf16=False))
+    loss, num_targets = accumulate_gradients(loss_function, micro_batches)
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}  # type: ignore[union-attr]
     return loss, num_targets, gradients
 

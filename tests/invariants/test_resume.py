@@ -79,7 +79,8 @@ def outcome(model: Path) -> tuple[dict[str, Any], list[tuple[float, ...]]]:
     """Final weights, and what the log says of each step (all but the speeds)."""
     log = read_jsonl(model.parent / "metrics.jsonl")
     kept = [
-        tuple(value for key, value in sorted(record.items()) if key not in ("tokens_per_s", "mfu")) for record in log
+        tuple(value for key, value in sorted(record.items()) if key not in ("tokens_per_s", "targets_per_s", "mfu"))
+        for record in log
     ]
     return load_file(model / "model.safetensors"), kept
 

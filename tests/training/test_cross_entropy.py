@@ -131,9 +131,8 @@ def test_a_whole_step_under_bfloat16_stays_close_to_float32(tiny_model: Callable
     results = {}
     for bf16 in (False, True):
         model = tiny_model().train()
-        loss, _ = LossFunction(model, Forward(model, compiled=False, bf16=bf16))(
-            MicroBatch(input_ids=ids, labels=ids.roll(-1, 1))
-        )
+        loss_function = LossFunction(model, Forward(model, compiled=False, bf16=bf16))
+        loss, _ = loss_function(MicroBatch(input_ids=ids, labels=ids.roll(-1, 1)))
         loss.backward()
         results[bf16] = (loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()]))  # type: ignore[union-attr]
     assert results[True][0] == pytest.approx(results[False][0], rel=0.01)

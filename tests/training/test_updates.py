@@ -39,6 +39,11 @@ class FixedRows:
         return {"input_ids": stream[:-1], "labels": stream[1:]}
 
 
+def plain_loss(model: Transformer, bf16: bool = False) -> LossFunction:
+    """The loss without compiled kernels."""
+    return LossFunction(model, Forward(model, compiled=False, bf16=bf16))
+
+
 def make_loop(
     model: Transformer, out: Path, num_rows: int, batch_size: int, micro_batch_size: int, **changes: Any
 ) -> Loop:
@@ -51,7 +56,7 @@ def make_loop(
         name="test",
         out=out,
         model=model,
-        loss_function=LossFunction(model, Forward(model, compiled=False, bf16=False)),
+        loss_function=plain_loss(model),
         optimizers=make_optimizers(model, optimizer),
         batches=batches,
         config=config,
@@ -190,7 +195,7 @@ def test_a_skipped_step_does_not_advance_the_schedule(tiny_model: MakeModel, tmp
         6,
         1,
         1,
-        loss_function=with_broken_steps(LossFunction(model, Forward(model, compiled=False, bf16=False)), {2, 3}),
+        loss_function=with_broken_steps(plain_loss(model), {2, 3}),
     )
     loop.run()
     log = read_jsonl(tmp_path / "metrics.jsonl")
@@ -202,7 +207,7 @@ def test_a_skipped_step_does_not_advance_the_schedule(tiny_model: MakeModel, tmp
 
 def test_a_run_whose_gradients_stay_broken_ends_in_one_line(tiny_model: MakeModel, tmp_path: Path) -> None:
     model = tiny_model()
-    broken = with_broken_steps(LossFunction(model, Forward(model, compiled=False, bf16=False)), set(range(3, 100)))
+    broken = with_broken_steps(plain_loss(model), set(range(3, 100)))
     loop = make_loop(model, tmp_path, 50, 1, 1, loss_function=broken)
     with pytest.raises(UserError, match=f"not finite in {MAX_SKIPPED} steps in a row, up to step {3 + MAX_SKIPPED}"):
         loop.run()
@@ -221,9 +226,7 @@ def norms_after(model: Transformer, bf16: bool, updates: int) -> torch.Tensor:
     with torch.no_grad():
         for parameter in norms.values():
             parameter.fill_(1.0)
-    accumulate_gradients(
-        LossFunction(model, Forward(model, compiled=False, bf16=bf16)), [MicroBatch(input_ids=ids, labels=ids)]
-    )
+    accumulate_gradients(plain_loss(model, bf16), [MicroBatch(input_ids=ids, labels=ids)])
     gradients = {name: parameter.grad.clone() for name, parameter in norms.items()}  # type: ignore[union-attr]
     for _ in range(updates):
         for name, parameter in norms.items():
@@ -250,9 +253,7 @@ def test_masters_and_optimizer_state_stay_float32_under_bfloat16(tiny_model: Mak
         for group in optimizer.param_groups:
             group["lr"] = 1e-3
     ids = torch.arange(24).view(2, 12)
-    accumulate_gradients(
-        LossFunction(model, Forward(model, compiled=False, bf16=True)), [MicroBatch(input_ids=ids, labels=ids)]
-    )
+    accumulate_gradients(plain_loss(model, bf16=True), [MicroBatch(input_ids=ids, labels=ids)])
     clip_and_step(model.parameters(), optimizers, 1.0)
     kinds = {parameter.dtype for parameter in model.parameters()} | {
         value.dtype
