@@ -40,6 +40,9 @@ STEP = StepConfig(
     checkpoint_every=7,
 )
 
+TIMES = ("tokens_per_s", "targets_per_s", "mfu")
+"""Figures of a log that differ from run to run."""
+
 
 @pytest.fixture
 def pretraining(tiny_shards: Path, tiny_tokenizer_folder: Path, tmp_path: Path) -> PretrainConfig:
@@ -78,10 +81,7 @@ def tuning(
 def outcome(model: Path) -> tuple[dict[str, Any], list[tuple[float, ...]]]:
     """Final weights, and what the log says of each step (all but the speeds)."""
     log = read_jsonl(model.parent / "metrics.jsonl")
-    kept = [
-        tuple(value for key, value in sorted(record.items()) if key not in ("tokens_per_s", "targets_per_s", "mfu"))
-        for record in log
-    ]
+    kept = [tuple(value for key, value in sorted(record.items()) if key not in TIMES) for record in log]
     return load_file(model / "model.safetensors"), kept
 
 
