@@ -1,7 +1,9 @@
-"""How tokens are chosen: values that every verb which generates shares. Imports nothing heavy."""
+"""How tokens are chosen, values that every verb which generates shares; and the table `[responses]` of a recipe.
+Imports nothing heavy."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,3 +34,63 @@ class SamplingConfig:
             raise ValueError(f"top_p must lie in [0, 1], not {self.top_p}")
         if self.top_k < 0:
             raise ValueError(f"top_k cannot be negative, it is {self.top_k}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseSamplingConfig(SamplingConfig):
+    """The same values with the defaults of sampled responses, repeatable and as varied as the model is."""
+
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the best token."""
+
+    seed: int | None = 1
+    """Makes the draws repeatable; a stopped run goes on with the same."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seed is None:
+            raise ValueError("seed must be a number: a stopped run could not go on otherwise")
+
+    def seeded(self, seed: int) -> SamplingConfig:
+        """The same values with another seed."""
+        return replace(self, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Responses of a model to prompts. With a reward model the best of them comes first (best-of-n)."""
+
+    model: Path = Path("runs/sft/model")
+    """Chat model's folder."""
+
+    data: Path = Path("runs/conversations/conversations/train.jsonl")
+    """Prompts: conversations of any shape that `sft` reads (their last reply is left out), or turns that end in the
+    user's."""
+
+    reward_model: Path | None = None
+    """Reward model's folder: each response gets its reward, and they are put in order."""
+
+    out: Path = Path("runs/responses")
+    """Folder of the stage; the responses appear in it as `responses.jsonl`."""
+
+    num_prompts: int = 0
+    """Prompts from the beginning of the file; 0 for all."""
+
+    num_responses: int = 4
+    """Responses to each prompt."""
+
+    prompts_at_once: int = 32
+    """Prompts answered side by side; what is answered stays when the run is stopped."""
+
+    sampling: ResponseSamplingConfig = field(default_factory=ResponseSamplingConfig)
+    """How tokens are chosen."""
+
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`; None to find it."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_responses", "prompts_at_once"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.num_prompts < 0:
+            raise ValueError(f"num_prompts cannot be negative, it is {self.num_prompts}")

@@ -26,6 +26,16 @@ def load(
     return model, Tokenizer.load(folder) if has_tokenizer else None
 
 
+def check_same_tokenizer(reward_model: Path, model: Path, tokenizer: Tokenizer) -> None:
+    """UserError where a reward model was trained with other ids than those of `model`'s `tokenizer`."""
+    if Tokenizer.load(reward_model).vocabulary != tokenizer.vocabulary:
+        raise UserError(
+            f"its tokenizer is not that of {model}",
+            where=reward_model,
+            mend="Train the reward model from a model with the same tokenizer",
+        )
+
+
 def load_for_text(path: Path, device: str | None = None) -> tuple[Transformer, Tokenizer]:
     """As `load`, for a caller that needs both. Raises UserError for a folder without a tokenizer."""
     model, tokenizer = load(path, device=device)

@@ -28,7 +28,7 @@ from torch import nn
 
 from danlu.conversations.prompts import read_prompts
 from danlu.conversations.records import SkippedRecord
-from danlu.inference.load import load_for_text
+from danlu.inference.load import check_same_tokenizer, load_for_text
 from danlu.model.checkpoint import load_model, load_reward_model, save_model
 from danlu.run.device import pick_device
 from danlu.run.errors import UserError
@@ -233,16 +233,6 @@ def encode_prompts(
     return kept, dropped, examples
 
 
-def check_tokenizers(config: PpoConfig, tokenizer: Tokenizer) -> None:
-    """UserError where the reward model was trained with other ids than the policy's."""
-    if Tokenizer.load(config.reward_model).vocabulary != tokenizer.vocabulary:
-        raise UserError(
-            f"its tokenizer is not that of {config.model}",
-            where=config.reward_model,
-            mend="Train the reward model from a model with the same tokenizer",
-        )
-
-
 def pretraining_batches(config: PpoConfig, tokenizer: Tokenizer, model: nn.Module) -> Prefetched | None:
     """The pretraining stream, an update's rows at a time; None where its coefficient is 0."""
     if not config.pretrain_coef:
@@ -270,7 +260,7 @@ def ppo(config: PpoConfig) -> Path:
 
     # Models
     policy, tokenizer = load_for_text(config.model, str(device))
-    check_tokenizers(config, tokenizer)
+    check_same_tokenizer(config.reward_model, config.model, tokenizer)
     reference = load_model(config.model, device=device)
     value_model, reward_model = (load_reward_model(config.reward_model, device=device) for _ in range(2))
     limit = min(policy.config.max_position_embeddings, reward_model.config.max_position_embeddings)
