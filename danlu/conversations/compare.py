@@ -98,7 +98,7 @@ def _test_pairs(
     The wrong replies too are made of the test's words: made of others they would be known by those.
     """
     source = Random(derive_seed(config.seed, name))
-    return list(_rule_pairs(source, items, reply_pool(items), dropped))
+    return list(itertools.chain.from_iterable(_rule_pairs(source, items, reply_pool(items), 1, dropped)))
 
 
 def _apart_from_tests(
@@ -126,11 +126,13 @@ def _training_pairs(
         used = pairs.prompts
         unused = [item for item in kept if item.prompt not in used]
         source = Random(derive_seed(config.seed, "rules"))
-        made = _rule_pairs(source, source.sample(unused, len(unused)), reply_pool(kept), dropped)
+        order = source.sample(unused, len(unused))
+        made = _rule_pairs(source, order, reply_pool(kept), config.wrong_replies, dropped)
         for room, size in ((pairs.reward, config.num_reward), (pairs.pmp, config.num_pmp)):
-            for pair in itertools.islice(made, size - len(room)):
-                room.append(pair)
-                bar.advance()
+            while len(room) < size and (own := next(made, None)):
+                own = own[: size - len(room)]
+                room += own
+                bar.advance(len(own))
     for name, room in (("reward", pairs.reward), ("pmp", pairs.pmp)):
         Random(derive_seed(config.seed, "order", name)).shuffle(room)
     return pairs
@@ -162,12 +164,14 @@ def _place_sampled(
 
 
 def _rule_pairs(
-    source: Random, items: Iterable[Conversation], pool: ReplyPool, dropped: Counter[str]
-) -> Iterator[Comparison]:
-    """A rule-made pair of each conversation that allows one."""
+    source: Random, items: Iterable[Conversation], pool: ReplyPool, count: int, dropped: Counter[str]
+) -> Iterator[list[Comparison]]:
+    """Up to `count` rule-made pairs of each conversation that allows one, their wrong replies different."""
     for item in items:
-        if pair := rule_pair(source, item, pool):
-            yield pair
+        drawn = (rule_pair(source, item, pool) for _ in range(count))
+        pairs = {pair.rejected: pair for pair in drawn if pair}
+        if pairs:
+            yield list(pairs.values())
         else:
             dropped["conversations_without_a_wrong_reply"] += 1
 

@@ -96,13 +96,16 @@ class ComparisonsConfig:
     """Pairs for preference model pretraining: many and noisy, as the recipe has it. Our choice for a small model."""
     num_reward: int = 8_000
     """Pairs for the reward model itself: fewer and clean. Our choice."""
+    wrong_replies: int = 3
+    """Rule-made wrong replies for one training prompt: the reward model reads the prompt once for all of them. Our
+    choice; at equal time three taught more than one (docs/LOG.md)."""
     label_noise: float = 0.1
     """Part of the pairs for pretraining whose two sides are exchanged. Our choice: collected preferences disagree."""
     sampled_test_share: float = 0.05
     """Part of the sampled prompts whose pairs are kept for the test. Our choice: some hundred pairs."""
 
     def __post_init__(self) -> None:
-        for name in ("num_pmp", "num_reward"):
+        for name in ("num_pmp", "num_reward", "wrong_replies"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 <= self.label_noise < 0.5:

@@ -285,18 +285,19 @@ def _sentences(kind: str, language: str) -> dict[int, list[str]]:
 
 
 EQUAL_WAYS: dict[str, dict[Way, float]] = {
-    "greetings": {_another: 0.4, _near_miss: 0.6},
-    "reply_language": {_another: 0.6, _near_miss: 0.4},
+    "greetings": {_another: 0.7, _near_miss: 0.3},
+    "reply_language": {_another: 0.9, _near_miss: 0.1},
     "copy_one": {_another: 0.4, _near_miss: 0.6},
     "copy_several": {_another: 0.2, _near_miss: 0.5, _reordered: 0.3},
     "counting": {_off_by_a_little: 0.7, _another: 0.3},
     "addition": {_off_by_a_little: 0.6, _of_the_terms: 0.25, _another: 0.15},
     "questions": {_of_the_prompt: 0.4, _of_another_prompt: 0.25, _nearly_of_the_prompt: 0.25, _another: 0.1},
-    "harmful": {_agreeing: 0.7, _answering: 0.15, _near_miss: 0.15},
-    "harmless": {_declining: 0.4, _refusing: 0.2, _another: 0.2, _near_miss: 0.2},
+    "harmful": {_agreeing: 0.6, _answering: 0.35, _near_miss: 0.05},
+    "harmless": {_declining: 0.4, _refusing: 0.2, _another: 0.35, _near_miss: 0.05},
 }
 """How wrong replies of equal length are drawn, and how often. Our choice: where a model of this size errs (a word of
-the prompt that was not asked for, a letter of a copied word) has most; what it hardly does, some."""
+the prompt that was not asked for, a letter of a copied word) has most; what it hardly does (a slip in a sentence that it
+knows by heart), little."""
 
 
 def _cut(source: Random, item: Conversation) -> str | None:

@@ -77,20 +77,22 @@ class Engine:
         """Read a prompt and choose its first token; the row's number. Raises UserError for one that does not fit."""
         return self.admit_all([prompt_ids])[0]
 
-    def admit_all(self, prompts: list[list[int]]) -> list[int]:
-        """Read several prompts in one pass; the rows' numbers. All are admitted, or none and an error is raised."""
+    def admit_all(self, prompts: list[list[int]], copies: int = 1) -> list[int]:
+        """Read several prompts in one pass, each once, and continue each of them `copies` times; the rows' numbers,
+        prompt by prompt. All are admitted, or none and an error is raised."""
         for prompt_ids in prompts:
             self._check(prompt_ids)
-        if len(prompts) > len(self.free):
+        if len(prompts) * copies > len(self.free):
             raise ValueError("every row is taken; remove one first")
-        rows = [self.free.pop() for _ in prompts]
-        for row, prompt_ids in zip(rows, prompts, strict=True):
-            self.rows[row] = Sequence(prompt_ids=prompt_ids, generator=self._generator())
+        rows = [self.free.pop() for _ in prompts for _ in range(copies)]
+        for place, row in enumerate(rows):
+            self.rows[row] = Sequence(prompt_ids=prompts[place // copies], generator=self._generator())
         longest = max(len(prompt_ids) for prompt_ids in prompts)
         # Filled up on the right: what a filler leaves in the cache lies past the row's end, hidden until written over.
         input_ids = torch.tensor([prompt_ids + [0] * (longest - len(prompt_ids)) for prompt_ids in prompts])  # (B, T)
         try:
-            self._forward(rows, input_ids, torch.arange(longest).expand(len(rows), -1), [len(ids) for ids in prompts])
+            places = torch.arange(longest).expand(len(prompts), -1)
+            self._forward(rows, input_ids, places, [len(ids) for ids in prompts], copies)
         except BaseException:  # Ctrl-C too: the caller never learns the rows' numbers, so their places are freed here.
             for row in rows:
                 self.remove(row)
@@ -133,19 +135,26 @@ class Engine:
     # Not inference_mode: the model keeps its rotary tables, and training could not use tables made in that mode.
     @torch.no_grad()
     def _forward(
-        self, rows: list[int], input_ids: torch.Tensor, position_ids: torch.Tensor, lengths: list[int]
+        self,
+        rows: list[int],
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        lengths: list[int],
+        copies: int = 1,
     ) -> None:
-        """Run the model on new tokens (B, T), of which each row has `lengths`, and note the token each row chooses."""
-        context = Context(
-            self.cache,
-            torch.tensor(rows, device=self.device),
-            position_ids.to(self.device),
-            int(position_ids.max()) + 1,
-        )
+        """Run the model on new tokens (B, T), of which each row has `lengths`, and note the token each row chooses.
+
+        With `copies` the tokens are those of every `copies`-th row, and the rows after it take over what it has read.
+        """
+        length = int(position_ids.max()) + 1
+        own = torch.tensor(rows, device=self.device)
+        context = Context(self.cache, own[::copies], position_ids.to(self.device), length)
         hidden = self.model.hidden_states(input_ids.to(self.device), context=context)
+        self.cache.copy(own[::copies], own, copies, length)
         last = torch.tensor(lengths, device=self.device) - 1
-        ends = hidden[torch.arange(len(rows), device=self.device), last]  # (B, D)
+        ends = hidden[torch.arange(len(hidden), device=self.device), last]  # (B, D)
         logits = self.model.lm_head(ends)[:, : self.vocab_size]  # (B, V)
+        logits = logits.repeat_interleave(copies, 0)
         sequences = [self.rows[row] for row in rows]
         sampling = self.sampling
         drawn = draw(logits, sampling.temperature, sampling.top_p, sampling.top_k, [s.generator for s in sequences])
@@ -174,13 +183,15 @@ def generate_batch(
     max_rows: int = 64,
     vocab_size: int | None = None,
     record: bool = False,
+    copies: int = 1,
 ) -> list[Sequence]:
-    """Continue every prompt to its end, `max_rows` at a time; results in the prompts' order."""
+    """Continue every prompt to its end, `copies` times each, `max_rows` at a time; results in the prompts' order, those
+    of one prompt together."""
     engine = Engine(
         model,
         stop_ids,
         sampling,
-        max_rows=min(max_rows, len(prompts)) or 1,
+        max_rows=max(copies, min(max_rows, len(prompts) * copies)),
         vocab_size=vocab_size,
         record=record,
         max_length=max(map(len, prompts), default=0) + sampling.max_new_tokens,
@@ -189,11 +200,13 @@ def generate_batch(
     places: dict[int, int] = {}
     results: dict[int, Sequence] = {}
     while waiting or engine.rows:
-        joining = [waiting.pop() for _ in range(min(len(waiting), len(engine.free)))]
+        joining = [waiting.pop() for _ in range(min(len(waiting), len(engine.free) // copies))]
         if joining:
-            places.update(zip(engine.admit_all([prompts[number] for number in joining]), joining, strict=True))
+            rows = engine.admit_all([prompts[number] for number in joining], copies)
+            numbers = [number * copies + copy for number in joining for copy in range(copies)]
+            places.update(zip(rows, numbers, strict=True))
         for row in [row for row, sequence in engine.rows.items() if sequence.finish_reason]:
             results[places.pop(row)] = engine.remove(row)
         if engine.rows:
             engine.step()
-    return [results[number] for number in range(len(prompts))]
+    return [results[number] for number in range(len(prompts) * copies)]

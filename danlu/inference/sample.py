@@ -74,9 +74,14 @@ def answer(
     """The records of some prompts, answered side by side."""
     ids = [encode_prompt(tokenizer, prompt.turns) for prompt in prompts]
     sampling = config.sampling.seeded(seed)
-    repeated = [prompt for prompt in ids for _ in range(config.num_responses)]
     sequences = generate_batch(
-        model, tokenizer.stop_ids, repeated, sampling, max_rows=len(repeated), vocab_size=tokenizer.vocab_size
+        model,
+        tokenizer.stop_ids,
+        ids,
+        sampling,
+        max_rows=len(ids) * config.num_responses,
+        vocab_size=tokenizer.vocab_size,
+        copies=config.num_responses,
     )
     each = [sequences[at : at + config.num_responses] for at in range(0, len(sequences), config.num_responses)]
     rewards: list[list[float]] | None = None

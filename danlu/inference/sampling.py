@@ -34,8 +34,8 @@ def nucleus(logits: Tensor, temperature: float, top_p: float, top_k: int) -> Nuc
     scaled = (logits.float() - logits.float().amax(-1, keepdim=True)) / max(temperature, 1e-6)
     probabilities = scaled.softmax(-1)
     ordered, ids = _in_order(probabilities, FIRST_LOOK)
-    if ids.shape[-1] < logits.shape[-1] and not 0 < top_k <= FIRST_LOOK:
-        short = (ordered.sum(-1) < top_p).nonzero()[:, 0]
+    if ids.shape[-1] < logits.shape[-1]:
+        short = _reaches_beyond(probabilities, ordered, top_p, top_k).nonzero()[:, 0]
         if len(short):
             whole, whole_ids = _in_order(probabilities[short], logits.shape[-1])
             ordered = torch.nn.functional.pad(ordered, (0, whole.shape[-1] - ordered.shape[-1]))
@@ -56,6 +56,19 @@ def _in_order(probabilities: Tensor, count: int) -> tuple[Tensor, Tensor]:
     ids = ids.sort(dim=-1)[0]
     ordered, order = probabilities.gather(-1, ids).sort(dim=-1, descending=True, stable=True)
     return ordered, ids.gather(-1, order)
+
+
+def _reaches_beyond(probabilities: Tensor, ordered: Tensor, top_p: float, top_k: int) -> Tensor:
+    """(B) whether a row's nucleus may hold tokens that are not among its `ordered` best (B, W): these do not reach
+    `top_p`, or it ends among tokens equal to the last of them, of which `topk` takes any."""
+    last, reached = ordered[:, -1:], ordered.cumsum(-1)
+    first_equal = (ordered > last).sum(-1, keepdim=True)
+    short = reached[:, -1] < top_p
+    ends_there = ((reached - ordered).gather(-1, first_equal) < top_p)[:, 0]
+    if top_k:
+        short &= top_k > ordered.shape[-1]
+        ends_there &= first_equal[:, 0] < top_k
+    return short | (ends_there & ((probabilities >= last).sum(-1) > ordered.shape[-1]))
 
 
 def token_probabilities(logits: Tensor, temperature: float, top_p: float, top_k: int) -> Tensor:

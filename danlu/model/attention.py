@@ -146,3 +146,9 @@ class KVCache:
         self.keys[layer][at] = key.transpose(1, 2).to(self.keys.dtype)  # (B, T, K, E)
         self.values[layer][at] = value.transpose(1, 2).to(self.values.dtype)
         return self.keys[layer][rows, :, :length], self.values[layer][rows, :, :length]  # (B, K, S, E)
+
+    def copy(self, sources: Tensor, rows: Tensor, copies: int, length: int) -> None:
+        """Give the first `length` slots of row `sources[i]` to `copies` of the `rows` after one another."""
+        if copies > 1:
+            for stored in (self.keys, self.values):
+                stored[:, rows, :, :length] = stored[:, sources, :, :length].repeat_interleave(copies, 1)

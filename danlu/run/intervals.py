@@ -29,8 +29,9 @@ def mean_with_interval(
         else (np.bincount(index, weights=numbers), np.bincount(index).astype(np.float64))
     )
     generator, means = np.random.default_rng(seed), []
-    for _ in range(-(-RESAMPLES * len(sums) // BLOCK)):
-        draws = generator.integers(0, len(sums), (max(1, min(RESAMPLES, BLOCK // len(sums))), len(sums)))
+    at_once = max(1, min(RESAMPLES, BLOCK // len(sums)))
+    for _ in range(-(-RESAMPLES // at_once)):
+        draws = generator.integers(0, len(sums), (at_once, len(sums)))
         means.append(sums[draws].sum(-1) / counts[draws].sum(-1))
     low, high = np.percentile(np.concatenate(means)[:RESAMPLES], [2.5, 97.5])
     return {"value": float(numbers.mean()), "low": float(low), "high": float(high)}

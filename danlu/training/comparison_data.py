@@ -136,8 +136,9 @@ def _parts_that_fit(prompt: list[int], members: list[_Member], limit: int) -> It
 class PairSteps:
     """Random access to the steps of a run: step i is a list of micro-batches, a pure function of (groups, seed, i).
 
-    A step holds at most `batch_size` comparisons, all comparisons of a prompt in one step. Micro-batches have
-    `rows_at_once` rows; the last is filled up with unused ones, so that compiled code sees one shape.
+    A step holds at most `batch_size` comparisons; those of a group stay together, so a group of more is a step by
+    itself. Micro-batches have `rows_at_once` rows; the last is filled up with unused ones, so that compiled code sees
+    one shape.
     """
 
     def __init__(

@@ -100,11 +100,17 @@ def roll_out(
     sampling = SamplingConfig(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p, seed=seed
     )
-    repeated = [prompt for prompt in prompts for _ in range(config.responses_per_query)]
     device = next(policy.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         return generate_batch(
-            policy, stop_ids, repeated, sampling, max_rows=len(repeated), vocab_size=vocab_size, record=True
+            policy,
+            stop_ids,
+            list(prompts),
+            sampling,
+            max_rows=len(prompts) * config.responses_per_query,
+            vocab_size=vocab_size,
+            record=True,
+            copies=config.responses_per_query,
         )
 
 
