@@ -64,8 +64,32 @@ VERBS = {
     "sft": Verb(
         "fine-tune a model on conversations", "danlu.training.config:SftConfig", "danlu.training.sft:sft", "sft"
     ),
+    "sample": Verb(
+        "responses of a model to prompts; best-of-n with a reward model",
+        "danlu.inference.config:SampleConfig",
+        "danlu.inference.sample:sample_responses",
+        "responses",
+    ),
+    "comparisons": Verb(
+        "make the demo's comparisons for the reward model",
+        "danlu.conversations.config:ComparisonsConfig",
+        "danlu.conversations.compare:make_comparisons",
+        "comparisons",
+    ),
+    "reward": Verb(
+        "train a reward model on comparisons",
+        "danlu.training.config:RewardConfig",
+        "danlu.training.reward:reward",
+        "reward",
+    ),
+    "ppo": Verb(
+        "align a chat model by a reward model", "danlu.training.ppo_config:PpoConfig", "danlu.training.ppo:ppo", "ppo"
+    ),
+    "dpo": Verb(
+        "align a chat model by comparisons alone", "danlu.training.config:DpoConfig", "danlu.training.dpo:dpo", "dpo"
+    ),
     "evaluate": Verb(
-        "bits per byte and checked skills, before and after fine-tuning",
+        "bits per byte and checked skills, before and after fine-tuning and alignment",
         "danlu.evaluation.config:EvaluateConfig",
         "danlu.evaluation.evaluate:evaluate",
         "evaluate",

@@ -10,14 +10,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from danlu.conversations.config import ConversationsConfig
+from danlu.conversations.config import ComparisonsConfig, ConversationsConfig
 from danlu.corpus.config import CorpusConfig, FetchConfig
 from danlu.evaluation.config import EvaluateConfig
+from danlu.inference.config import SampleConfig
 from danlu.report.config import ReportConfig
 from danlu.run.errors import UserError
 from danlu.run.recipe_file import read_recipe
 from danlu.tokenizer.config import TokenizerConfig, TokensConfig
-from danlu.training.config import PretrainConfig, SftConfig
+from danlu.training.config import DpoConfig, PretrainConfig, RewardConfig, SftConfig
+from danlu.training.ppo_config import PpoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,18 @@ class Recipe:
     """What fine-tuning learns from."""
     sft: SftConfig = field(default_factory=SftConfig)
     """The chat model."""
+    responses: SampleConfig = field(default_factory=SampleConfig)
+    """What the chat model says, for the comparisons."""
+    comparisons: ComparisonsConfig = field(default_factory=ComparisonsConfig)
+    """What the reward model learns from."""
+    pmp: RewardConfig = field(default_factory=RewardConfig)
+    """Preference-model pretraining: the reward model on many noisy comparisons."""
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    """The reward model, fine-tuned on fewer and better ones."""
+    ppo: PpoConfig = field(default_factory=PpoConfig)
+    """The aligned model."""
+    dpo: DpoConfig = field(default_factory=DpoConfig)
+    """An option beside PPO, not part of a run: `danlu dpo --recipe FILE`."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """What it has learnt."""
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -112,11 +126,52 @@ STAGES = (
         {"model": "pretrain/model", "data": "conversations/conversations/train.jsonl"},
     ),
     Stage(
+        "responses",
+        "danlu.inference.sample:sample_responses",
+        {"model": "sft/model", "data": "conversations/conversations/train.jsonl"},
+    ),
+    Stage(
+        "comparisons",
+        "danlu.conversations.compare:make_comparisons",
+        {"conversations": "conversations/conversations", "responses": "responses/responses.jsonl"},
+    ),
+    Stage(
+        "pmp",
+        "danlu.training.reward:reward",
+        {
+            "model": "pretrain/model",
+            "data": "comparisons/comparisons/pmp.jsonl",
+            "test": "comparisons/comparisons/test.jsonl",
+            "unseen": "comparisons/comparisons/unseen.jsonl",
+        },
+    ),
+    Stage(
+        "reward",
+        "danlu.training.reward:reward",
+        {
+            "model": "pmp/model",
+            "data": "comparisons/comparisons/reward.jsonl",
+            "test": "comparisons/comparisons/test.jsonl",
+            "unseen": "comparisons/comparisons/unseen.jsonl",
+        },
+    ),
+    Stage(
+        "ppo",
+        "danlu.training.ppo:ppo",
+        {
+            "model": "sft/model",
+            "reward_model": "reward/model",
+            "data": "comparisons/comparisons/prompts.jsonl",
+            "pretraining": "tokens/shards",
+        },
+    ),
+    Stage(
         "evaluate",
         "danlu.evaluation.evaluate:evaluate",
         {
             "base": "pretrain/model",
             "model": "sft/model",
+            "aligned": "ppo/model",
             "documents": "corpus/documents",
             "shards": "tokens/shards",
             "conversations": "conversations/conversations",

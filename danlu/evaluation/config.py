@@ -6,13 +6,16 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Bits per byte and checked skills, before and after fine-tuning."""
+    """Bits per byte and checked skills, before and after fine-tuning and alignment."""
 
     base: Path = Path("runs/pretrain/model")
     """The pretrained model's folder."""
 
     model: Path = Path("runs/sft/model")
     """The fine-tuned model's folder."""
+
+    aligned: Path | None = None
+    """The model that PPO has made of it; None leaves it out."""
 
     documents: Path = Path("runs/corpus/documents")
     """The corpus with `train` and `validation`; the byte 5-gram is trained on the same bytes as the model."""
@@ -28,6 +31,15 @@ class EvaluateConfig:
 
     max_new_tokens: int = 32
     """Tokens of a reply; the longest reference reply of the demo has about 20."""
+
+    temperature: float = 1.0
+    """Divides the logits where the fine-tuned and the aligned model are held against each other: PPO's own."""
+
+    top_p: float = 0.9
+    """Share of probability drawn from there (recipe section 9)."""
+
+    seed: int = 1
+    """Of those draws."""
 
     samples_per_skill: int = 3
     """Conversations of each skill that the report shows."""

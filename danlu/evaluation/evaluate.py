@@ -4,6 +4,10 @@
 `byte_5gram_bits_per_byte` (same documents; it does not count document ends, which the model must also predict),
 `accuracy`, `unseen_accuracy` (objects `before` and `after`, a number for each skill), `refusal` (`harmful`,
 `harmless`, after fine-tuning), `completions` of the base model, and `samples`.
+
+With an aligned model, `aligned` holds its `bits_per_byte`, `accuracy`, `unseen_accuracy` and `refusal` (as above, of
+this model alone), and how it does against the fine-tuned one: `prompts`, `win_rate`, `win_rate_by_split`,
+`win_rate_by_skill`, `sampled_accuracy`, `kl` (see `win_rate.py`).
 """
 
 from collections.abc import Iterator
@@ -14,6 +18,8 @@ from danlu.conversations.records import Conversation, read_conversations
 from danlu.evaluation.config import EvaluateConfig
 from danlu.evaluation.kneser_ney import byte_ngram_bits_per_byte
 from danlu.evaluation.skills import greedy_replies, refusal_rate, samples, skill_accuracy
+from danlu.evaluation.win_rate import win_rate
+from danlu.inference.config import SamplingConfig
 from danlu.inference.generate import generate
 from danlu.inference.load import load_for_text
 from danlu.run.files import write_json
@@ -63,11 +69,37 @@ def _figures_of(
     return figures
 
 
+def _aligned_figures(
+    config: EvaluateConfig,
+    aligned: Path,
+    shards: TokenShards,
+    splits: dict[str, list[Conversation]],
+    bar: ProgressBar,
+) -> dict[str, Any]:
+    """The aligned model by itself, and against the one it was made of."""
+    alone = _figures_of(aligned, shards, splits, config, bar)
+    before, tokenizer = load_for_text(config.model, config.device)
+    after, _ = load_for_text(aligned, config.device)
+    sampling = SamplingConfig(
+        max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p, seed=config.seed
+    )
+    against = win_rate(before, after, tokenizer, splits, sampling)
+    bar.advance()
+    return {
+        "bits_per_byte": alone["bits_per_byte"],
+        "accuracy": alone["test"],
+        "unseen_accuracy": alone["unseen"],
+        "refusal": alone["test_refusal"],
+        **against,
+    }
+
+
 def evaluate(config: EvaluateConfig) -> Path:
-    """Measure both models; the path of the figures. Raises UserError for a folder that lacks a part."""
+    """Measure the models; the path of the figures. Raises UserError for a folder that lacks a part."""
     shards = TokenShards(config.shards / "validation")
     splits = {name: list(read_conversations(config.conversations / f"{name}.jsonl")) for name in ("test", "unseen")}
-    with ProgressBar("evaluate", total=1 + 2 * (1 + len(splits)), unit="parts") as bar:
+    parts = 1 + len(splits)
+    with ProgressBar("evaluate", total=1 + 2 * parts + (parts + 1 if config.aligned else 0), unit="parts") as bar:
         ngram = byte_ngram_bits_per_byte(
             document_bytes(config.documents / "train"),
             document_bytes(config.documents / "validation"),
@@ -76,6 +108,7 @@ def evaluate(config: EvaluateConfig) -> Path:
         bar.advance()
         before = _figures_of(config.base, shards, splits, config, bar)
         after = _figures_of(config.model, shards, splits, config, bar)
+        aligned = _aligned_figures(config, config.aligned, shards, splits, bar) if config.aligned else None
     write_json(
         config.out / "figures.json",
         {
@@ -87,6 +120,7 @@ def evaluate(config: EvaluateConfig) -> Path:
             "refusal": after["test_refusal"],
             "completions": before["completions"],
             "samples": after["test_samples"] + after["unseen_samples"],
+            **({"aligned": aligned} if aligned else {}),
         },
     )
     return config.out / "figures.json"

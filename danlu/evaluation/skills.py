@@ -11,10 +11,14 @@ from typing import Any
 from danlu.conversations.checkers import check_reply, is_refusal
 from danlu.conversations.records import Conversation
 from danlu.inference.config import SamplingConfig
+from danlu.inference.engine import Sequence as Generated
 from danlu.inference.engine import generate_batch
 from danlu.inference.generate import encode_prompt
 from danlu.model.transformer import Transformer
 from danlu.tokenizer.bpe import Tokenizer
+
+ROWS_AT_ONCE = 128
+"""Prompts answered side by side. Our choice: on two cores a step of 128 rows takes little longer than one of 64."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,25 @@ def greedy_replies(
     model: Transformer, tokenizer: Tokenizer, conversations: Sequence[Conversation], max_new_tokens: int
 ) -> list[Reply]:
     """The model's greedy reply to each conversation's prompt, at most `max_new_tokens` long."""
+    sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
+    return replies_of(tokenizer, sample_replies(model, tokenizer, conversations, sampling))
+
+
+def sample_replies(
+    model: Transformer, tokenizer: Tokenizer, conversations: Sequence[Conversation], sampling: SamplingConfig
+) -> list[Generated]:
+    """What the model says to each conversation's prompt, as ids."""
     prompts = [
         encode_prompt(tokenizer, [{"role": turn.role, "content": turn.content} for turn in conversation.prompt])
         for conversation in conversations
     ]
-    sampling = SamplingConfig(max_new_tokens=max_new_tokens, temperature=0.0)
-    sequences = generate_batch(model, tokenizer.stop_ids, prompts, sampling, vocab_size=tokenizer.vocab_size)
+    return generate_batch(
+        model, tokenizer.stop_ids, prompts, sampling, max_rows=ROWS_AT_ONCE, vocab_size=tokenizer.vocab_size
+    )
+
+
+def replies_of(tokenizer: Tokenizer, sequences: Sequence[Generated]) -> list[Reply]:
+    """The ids as text."""
     return [
         Reply(tokenizer.decode(sequence.output_ids), ended=sequence.finish_reason == "stop") for sequence in sequences
     ]

@@ -225,3 +225,39 @@ class RewardConfig(ComparisonDataConfig):
 
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`; None to find it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoStepConfig(PairStepConfig):
+    """The same values with DPO's defaults."""
+
+    learning_rate: float = 1e-6
+    """Rate of AdamW, constant. Our choice: the published runs' 5e-7 to 1e-6."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DpoConfig(ComparisonDataConfig):
+    """Direct preference optimisation, an option beside PPO: no reward model and no drawing (Rafailov et al. 2023)."""
+
+    model: Path = Path("runs/sft/model")
+    """Chat model to start from; it is also the reference."""
+
+    out: Path = Path("runs/dpo")
+    """Folder of the stage; the model appears in it as `model`."""
+
+    beta: float = 0.1
+    """How strongly the model is held to the reference. The paper's."""
+
+    step: DpoStepConfig = field(default_factory=DpoStepConfig)
+    """Batch, length, rate."""
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """AdamW's numbers, clipping."""
+
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`; None to find it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.beta > 0:
+            raise ValueError(f"beta must be positive, not {self.beta}")

@@ -11,8 +11,8 @@ policy, nats a token); `policy/*` and `value/*`: `loss`, `clipfrac`, `grad_norm`
 `samples.jsonl`: responses with their rewards at intervals.
 
 `figures.json`: `prompts`, `dropped` (reason and count), `dropped_examples`, `steps`, `stopped` (null, or why the run
-ended early), `score`, `kl`, `entropy`, `length`, `ended`: objects `before` (mean of the frozen steps, or of the first)
-and `after` (mean of the last 10 steps); `policy_tokens` and `pretrain_tokens` learnt from.
+ended early), `training`: `score`, `kl`, `entropy`, `length`, `ended`, objects `before` (mean of the frozen steps, or of
+the first) and `after` (mean of the last 10 steps); `policy_tokens` and `pretrain_tokens` learnt from.
 """
 
 import statistics
@@ -297,7 +297,7 @@ def ppo(config: PpoConfig) -> Path:
             "dropped_examples": examples,
             "steps": len(history),
             "stopped": job.stopped,
-            **before_and_after(history, config.frozen_steps),
+            "training": before_and_after(history, config.frozen_steps),
             "policy_tokens": sum(
                 record["response/length"] * config.rollout.queries * config.rollout.responses_per_query
                 for record in history[config.frozen_steps :]
