@@ -296,8 +296,8 @@ EQUAL_WAYS: dict[str, dict[Way, float]] = {
     "harmless": {_declining: 0.4, _refusing: 0.2, _another: 0.35, _near_miss: 0.05},
 }
 """How wrong replies of equal length are drawn, and how often. Our choice: where a model of this size errs (a word of
-the prompt that was not asked for, a letter of a copied word) has most; what it hardly does (a slip in a sentence that it
-knows by heart), little."""
+the prompt that was not asked for, a letter of a copied word) has most; what it hardly does (a slip in a sentence that
+it knows by heart), little."""
 
 
 def _cut(source: Random, item: Conversation) -> str | None:

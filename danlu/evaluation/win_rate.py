@@ -5,7 +5,7 @@ answers are from the first (KL).
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ def win_rate(
     before: Transformer,
     after: Transformer,
     tokenizer: Tokenizer,
-    splits: dict[str, Sequence[Conversation]],
+    splits: Mapping[str, Sequence[Conversation]],
     sampling: SamplingConfig,
 ) -> dict[str, Any]:
     """Both models answer every prompt once, drawn with `sampling`.

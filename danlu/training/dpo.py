@@ -5,8 +5,8 @@ model: beta * log(policy / reference) of a whole response, end token included, t
 
 `figures.json`: `comparisons`, `prompts`, `steps`, `loss` (mean of the last 50 steps), `dropped`, `dropped_examples`,
 `shared_prompts`, and of the held-out comparisons `pairs`, `accuracy` (share in which the chosen reply's log ratio is
-the higher; `value`, `low`, `high`), `by_source`, `by_skill`, `calibration`, the two baselines; `unseen`, all of this for
-the file of that name.
+the higher; `value`, `low`, `high`), `by_source`, `by_skill`, `calibration`, the two baselines; `unseen`, all of this
+for the file of that name.
 """
 
 import statistics
