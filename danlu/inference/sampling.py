@@ -68,6 +68,7 @@ def _reaches_beyond(probabilities: Tensor, ordered: Tensor, top_p: float, top_k:
     if top_k:
         short &= top_k > ordered.shape[-1]
         ends_there &= first_equal[:, 0] < top_k
+    ends_there |= first_equal[:, 0] == 0  # The best one is kept whatever `top_p` is.
     return short | (ends_there & ((probabilities >= last).sum(-1) > ordered.shape[-1]))
 
 
