@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from danlu.model.checkpoint import load_model
-from danlu.model.transformer import Transformer
+from danlu.model.transformer import Backbone, Transformer
 from danlu.run.device import pick_device
 from danlu.run.errors import UserError
 from danlu.tokenizer.bpe import Tokenizer
@@ -36,15 +36,20 @@ def check_same_tokenizer(reward_model: Path, model: Path, tokenizer: Tokenizer) 
         )
 
 
+def check_vocabulary(folder: Path, model: Backbone, tokenizer: Tokenizer) -> None:
+    """UserError where the tokenizer in a model's folder has ids that the model does not know."""
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model only {model.config.vocab_size} rows",
+            where=folder,
+            mend="Use the tokenizer that the model was trained with",
+        )
+
+
 def load_for_text(path: Path, device: str | None = None) -> tuple[Transformer, Tokenizer]:
     """As `load`, for a caller that needs both. Raises UserError for a folder without a tokenizer."""
     model, tokenizer = load(path, device=device)
     if tokenizer is None:
         raise UserError("this model folder has no tokenizer", where=path, mend="Copy tokenizer.json into it")
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise UserError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, the model only {model.config.vocab_size} rows",
-            where=path,
-            mend="Use the tokenizer that the model was trained with",
-        )
+    check_vocabulary(path, model, tokenizer)
     return model, tokenizer

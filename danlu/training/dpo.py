@@ -4,9 +4,9 @@ An option on the same comparisons and loader as the reward model; the recipe's w
 model: beta * log(policy / reference) of a whole response, end token included, takes the place of the reward.
 
 `figures.json`: `comparisons`, `prompts`, `steps`, `loss` (mean of the last 50 steps), `dropped`, `dropped_examples`,
-`shared_prompts`, and of the held-out comparisons `pairs`, `accuracy` (share in which the chosen reply's log ratio is
-the higher; `value`, `low`, `high`), `by_source`, `by_skill`, `calibration`, the two baselines; `unseen`, all of this
-for the file of that name.
+`held_out_dropped`, `shared_prompts`, and of the held-out comparisons `pairs`, `accuracy` (share in which the chosen
+reply's log ratio is the higher; `value`, `low`, `high`), `by_source`, `by_skill`, `calibration`, the two baselines;
+`unseen`, all of this for the file of that name.
 """
 
 import statistics
@@ -154,6 +154,7 @@ def dpo(config: DpoConfig) -> Path:
             "loss": statistics.fmean(record["loss"] for record in history[-50:]),
             "dropped": encoded.dropped,
             "dropped_examples": encoded.examples,
+            "held_out_dropped": {name: part.dropped for name, part in tests.items()},
             "shared_prompts": shared,
             **figures["test"],
             "unseen": figures.get("unseen"),

@@ -4,11 +4,11 @@ From a language model (preference-model pretraining) the head is new; from a rew
 it goes on. Both are this stage, run twice. The reward is taken at a response's end token.
 
 `figures.json`: `comparisons` learnt from and the `prompts` they belong to, `steps`, `loss` (mean of the last 50 steps),
-`dropped` (reason and count), `dropped_examples`, `shared_prompts` (left out because the test has their prompt),
-`length_bias` of what was learnt from; of the held-out comparisons `pairs`, `accuracy`, `length_baseline_accuracy`,
-`bag_of_words_accuracy` (each `value`, `low`, `high`), `by_source`, `by_skill`, `calibration`; `before`, the accuracy of
-the reward model that this one goes on from (null where the head is new); `unseen`, all of this for the file of that
-name; `pairs_per_s` (median).
+`dropped` (reason and count), `dropped_examples`, `held_out_dropped` (the same counts for `test` and `unseen`),
+`shared_prompts` (left out because the test has their prompt), `length_bias` of what was learnt from; of the held-out
+comparisons `pairs`, `accuracy`, `length_baseline_accuracy`, `bag_of_words_accuracy` (each `value`, `low`, `high`),
+`by_source`, `by_skill`, `calibration`; `before`, the accuracy of the reward model that this one goes on from (null
+where the head is new); `unseen`, all of this for the file of that name; `pairs_per_s` (median).
 """
 
 import statistics
@@ -23,6 +23,7 @@ from danlu.conversations.comparisons import Comparison, read_comparisons
 from danlu.conversations.preference_baselines import length_bias
 from danlu.conversations.prompt_split import split_by_prompt, without_shared_prompts
 from danlu.conversations.records import SkippedRecord
+from danlu.inference.load import check_vocabulary
 from danlu.inference.score import score_groups
 from danlu.model.checkpoint import is_reward_model, load_reward_model, load_with_new_score, save_model
 from danlu.model.transformer import ScalarModel
@@ -149,7 +150,9 @@ def reward(config: RewardConfig) -> Path:
     goes_on = is_reward_model(config.model)
     generator = torch.Generator().manual_seed(derive_seed(step.seed, "score"))
     model = load_reward_model(config.model) if goes_on else load_with_new_score(config.model, generator)
+    model.to(device)
     tokenizer = Tokenizer.load(config.model)
+    check_vocabulary(config.model, model, tokenizer)
     limit = min(step.sequence_length, model.config.max_position_embeddings)
 
     # Data
@@ -175,7 +178,6 @@ def reward(config: RewardConfig) -> Path:
     before = {name: margins(model, part) for name, part in tests.items()} if goes_on else {}
 
     # Loop
-    model.to(device)
     loss_function = PairLoss(model, compiled, step.bf16)
     Loop(
         name=config.out.name,
@@ -208,6 +210,7 @@ def reward(config: RewardConfig) -> Path:
             "pairs_per_s": statistics.median(record["targets_per_s"] for record in history),
             "dropped": encoded.dropped,
             "dropped_examples": encoded.examples,
+            "held_out_dropped": {name: part.dropped for name, part in tests.items()},
             "shared_prompts": shared,
             "length_bias": bias,
             **figures["test"],
