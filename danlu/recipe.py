@@ -128,7 +128,7 @@ STAGES = (
     Stage(
         "responses",
         "danlu.inference.sample:sample_responses",
-        {"model": "sft/model", "data": "conversations/conversations/train.jsonl"},
+        {"model": "sft/model", "data": "conversations/conversations/alignment.jsonl"},
     ),
     Stage(
         "comparisons",

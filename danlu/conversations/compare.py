@@ -57,7 +57,7 @@ class TrainingPairs:
 def make_comparisons(config: ComparisonsConfig) -> Path:
     """Write the five files and the figures; the folder with the files."""
     train, test, unseen = (
-        list(read_conversations(config.conversations / f"{name}.jsonl")) for name in ("train", "test", "unseen")
+        list(read_conversations(config.conversations / f"{name}.jsonl")) for name in ("alignment", "test", "unseen")
     )
     dropped: Counter[str] = Counter()
     judged = list(judge_responses(config.responses, train)) if config.responses else []
@@ -193,7 +193,7 @@ def _refuse_too_few(
         raise UserError(
             f"{len(kept)} conversations are not enough for {wanted} pairs and the prompts of PPO",
             where="comparisons.num_pmp",
-            mend="Lower it, or raise conversations.num_conversations",
+            mend="Lower it, or raise conversations.num_alignment",
         )
 
 

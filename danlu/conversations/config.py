@@ -26,6 +26,8 @@ class ConversationsConfig:
     """A mined English word occurs at least so often. Our choice: single ones are often slips of the pen."""
     unseen_share: float = 0.2
     """Part of the mined words that no training conversation contains (the study's fifth)."""
+    num_alignment: int = 20_000
+    """Conversations for the comparisons and PPO. On those that it was fine-tuned on, a model hardly errs."""
     made_up_share: float = 0.3
     """Part of the words in training that are made up on the spot, so that copying cannot rest on known words."""
     multi_turn_share: float = 0.08
@@ -52,7 +54,14 @@ class ConversationsConfig:
     """Part on answering harmless look-alikes."""
 
     def __post_init__(self) -> None:
-        for name in ("num_conversations", "test_per_skill", "words_per_language", "min_count_zh", "min_count_en"):
+        for name in (
+            "num_conversations",
+            "test_per_skill",
+            "words_per_language",
+            "num_alignment",
+            "min_count_zh",
+            "min_count_en",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 < self.unseen_share < 1:
@@ -85,9 +94,9 @@ class ComparisonsConfig:
     """The demo's own comparisons: replies that a program finds right beside wrong ones (recipe, section 8)."""
 
     conversations: Path = Path("runs/conversations/conversations")
-    """Folder with `train.jsonl`, `test.jsonl` and `unseen.jsonl`, as the stage `conversations` writes them."""
+    """Folder with `alignment.jsonl`, `test.jsonl` and `unseen.jsonl`, as the stage `conversations` writes them."""
     responses: Path | None = Path("runs/responses/responses.jsonl")
-    """What the fine-tuned model said to prompts of `train.jsonl`, several times each; none: rule-made pairs only."""
+    """What the fine-tuned model said to prompts of `alignment.jsonl`, several times each; none: rule-made pairs only."""
     out: Path = Path("runs/comparisons")
     """The stage's folder; the product is `comparisons/` inside it."""
     seed: int = 1

@@ -1,7 +1,8 @@
 """The stage `conversations`: the demo's own conversations, for training and for the test.
 
 In: the corpus' training documents (for words). Out, in `conversations/` of the stage's folder, JSON lines:
-`train.jsonl`; `test.jsonl`, new combinations of words that training has seen; `unseen.jsonl`, words that no training
+`train.jsonl`; `alignment.jsonl`, conversations of the same kind that fine-tuning does not see, for the reward model
+and PPO; `test.jsonl`, new combinations of words that training has seen; `unseen.jsonl`, words that no training
 conversation contains. Whether a combination (`Exchange.key`) is trained on or tested is decided by its hash, so no
 order of drawing can leak one into the other; the end asserts it.
 
@@ -60,16 +61,17 @@ class Drawn:
 
 
 def generate_conversations(config: ConversationsConfig) -> Path:
-    """Write the three files and the figures; the folder with the files."""
+    """Write the four files and the figures; the folder with the files."""
     vocabularies = _vocabularies(config)
     hidden = {word for vocabulary in vocabularies.values() for word in vocabulary.unseen}
     training = {name: words.training_draw(config.made_up_share) for name, words in vocabularies.items()}
-    with ProgressBar("conversations", total=config.num_conversations, unit="conversations") as bar:
-        train = _train_set(config, training, hidden, bar)
+    total = config.num_conversations + config.num_alignment
+    with ProgressBar("conversations", total=total, unit="conversations") as bar:
+        train, alignment = _train_sets(config, training, hidden, bar)
     test = _test_set(config, "test", {name: words.testing_draw() for name, words in vocabularies.items()}, training)
     unseen = _test_set(config, "unseen", {name: words.unseen_draw() for name, words in vocabularies.items()}, training)
-    _assert_apart(train, test + unseen, hidden)
-    files = {"train": train, "test": test, "unseen": unseen}
+    _assert_apart(train, alignment, test + unseen, hidden)
+    files = {"train": train, "alignment": alignment, "test": test, "unseen": unseen}
     product = config.out / "conversations"
     with publish(product) as aside:
         aside.mkdir(parents=True)
@@ -145,8 +147,14 @@ def _distinct(
         yield drawn
 
 
-def _train_set(config: ConversationsConfig, training: Draw, hidden: set[str], bar: ProgressBar) -> list[Drawn]:
-    """All training conversations in a random order. UserError when a skill has too few different ones."""
+def _train_sets(
+    config: ConversationsConfig, training: Draw, hidden: set[str], bar: ProgressBar
+) -> tuple[list[Drawn], list[Drawn]]:
+    """The conversations for fine-tuning and those for alignment, each in a random order.
+
+    UserError when a skill has too few different ones for fine-tuning. For alignment a skill that is used up repeats
+    conversations of the fine-tuning.
+    """
 
     def good(drawn: Drawn) -> bool:
         if any(_kept_for_test(key, config.seed) for key in drawn.keys):
@@ -154,8 +162,10 @@ def _train_set(config: ConversationsConfig, training: Draw, hidden: set[str], ba
         return not _spells(drawn.conversation, hidden)
 
     train: list[Drawn] = []
+    alignment: list[Drawn] = []
     prompts: set[tuple[Message, ...]] = set()
-    for skill, language, count in _quotas(config):
+    more = [count for _, _, count in _quotas(config, config.num_alignment)]
+    for (skill, language, count), wanted in zip(_quotas(config, config.num_conversations), more, strict=True):
         source = Random(derive_seed(config.seed, "train", skill, language))
         draw = partial(_draw, source, skill, language, training, training, config)
         found = []
@@ -169,15 +179,19 @@ def _train_set(config: ConversationsConfig, training: Draw, hidden: set[str], ba
                 mend="Lower this share or num_conversations",
             )
         train += found
-    Random(derive_seed(config.seed, "order")).shuffle(train)
-    return train
+        fresh = list(_distinct(draw, good, wanted, prompts))
+        alignment += fresh + source.sample(found, min(len(found), wanted - len(fresh)))
+        bar.advance(wanted)
+    for name, drawn_set in (("order", train), ("alignment order", alignment)):
+        Random(derive_seed(config.seed, name)).shuffle(drawn_set)
+    return train, alignment
 
 
-def _quotas(config: ConversationsConfig) -> Iterator[tuple[str, str, int]]:
-    """How many training conversations of each skill and language; together exactly `num_conversations`."""
+def _quotas(config: ConversationsConfig, total: int) -> Iterator[tuple[str, str, int]]:
+    """How many conversations of each skill and language; together exactly `total`."""
     done, reached = 0, 0.0
     for (skill, share), language in itertools.product(config.shares.items(), LANGUAGES):
-        reached += share * config.num_conversations / len(LANGUAGES)
+        reached += share * total / len(LANGUAGES)
         # Rounding the running sum, not each part, keeps the total exact.
         count = round(reached) - done
         done += count
@@ -211,15 +225,16 @@ def _spells(conversation: Conversation, hidden: set[str]) -> bool:
     return any(not hidden.isdisjoint(contained_strings(message.content)) for message in conversation.messages)
 
 
-def _assert_apart(train: list[Drawn], tests: list[Drawn], hidden: set[str]) -> None:
+def _assert_apart(train: list[Drawn], alignment: list[Drawn], tests: list[Drawn], hidden: set[str]) -> None:
     """No leak: neither a prompt, nor a checked combination, nor an unseen word of the tests stands in training."""
     prompts = {drawn.conversation.prompt for drawn in train}
-    keys = {key for drawn in train for key in drawn.keys}
     assert len(prompts) == len(train), "two training conversations have the same prompt"
+    prompts |= {drawn.conversation.prompt for drawn in alignment}
+    keys = {key for drawn in train + alignment for key in drawn.keys}
     for drawn in tests:
         assert drawn.conversation.prompt not in prompts, f"a test prompt is trained on: {drawn.conversation.prompt}"
         assert drawn.keys[-1] not in keys, f"a test combination is trained on: {drawn.keys[-1]}"
-    assert not any(_spells(drawn.conversation, hidden) for drawn in train), "training spells an unseen word"
+    assert not any(_spells(drawn.conversation, hidden) for drawn in train + alignment), "training spells an unseen word"
 
 
 def _write_lines(path: Path, drawn: list[Drawn]) -> None:

@@ -44,6 +44,9 @@ def _prompts_from(record: Any) -> Iterator[Prompt]:
         messages = our_turns(record)
         validate_turns(messages)
         if messages[-1].role in ("user", "tool"):
+            first = messages[1] if messages[0].role == "system" else messages[0]
+            if first.role == "assistant":
+                raise ValueError("the assistant speaks before the user")
             yield Prompt(tuple(messages), _labels(record))
             return
     yield Prompt(conversation_from(record).prompt, _labels(record))

@@ -63,7 +63,7 @@ class SampleConfig:
     model: Path = Path("runs/sft/model")
     """Chat model's folder."""
 
-    data: Path = Path("runs/conversations/conversations/train.jsonl")
+    data: Path = Path("runs/conversations/conversations/alignment.jsonl")
     """Prompts: conversations of any shape that `sft` reads (their last reply is left out), or turns that end in the
     user's."""
 

@@ -50,7 +50,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, draw_conversations: Callabl
     (folder / "conversations").mkdir()
     train, test = draw_conversations(1, 80), draw_conversations(2, 12)
     prompts = {item.prompt for item in train}
-    write(folder / "conversations/train.jsonl", (item.to_json() for item in train))
+    write(folder / "conversations/alignment.jsonl", (item.to_json() for item in train))
     new = [item for item in test if item.prompt not in prompts]
     # One test prompt is near a training prompt, as happens with greetings.
     shouted = (Message("user", f"{train[-1].prompt[-1].content}!!"),)
