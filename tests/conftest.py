@@ -11,7 +11,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     import torch
 
     from danlu.model.config import ModelConfig
-    from danlu.model.transformer import Transformer
+    from danlu.model.transformer import Backbone, ScalarModel, Transformer
     from danlu.tokenizer.bpe import Tokenizer
+    from danlu.training.ppo_config import PpoConfig
 
+B = TypeVar("B", bound="Backbone")
 ENGLISH = "the river was cold and clear so we walked along its bank until she said that it is far".split()  # noqa: SIM905
 CHINESE = ["你好", "世界", "今天", "天气", "我们", "学习", "语言", "模型", "，", "。"]
 
@@ -107,13 +109,81 @@ def tiny_model(tiny_shape: "Callable[..., ModelConfig]") -> "Callable[..., Trans
     from danlu.model.transformer import Transformer
 
     def make(seed: int = 1, dtype: "torch.dtype" = torch.float32, **numbers: Any) -> Transformer:
-        model = Transformer(tiny_shape(**numbers))
-        generator = torch.Generator().manual_seed(seed)
-        model.initialise(generator)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-        return model.to(dtype).eval()
+        return stirred(Transformer(tiny_shape(**numbers)), seed).to(dtype).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_scalar_model(tiny_shape: "Callable[..., ModelConfig]") -> "Callable[..., ScalarModel]":
+    """The same with one number for a head: a reward model or a value model."""
+    import torch
+
+    from danlu.model.transformer import ScalarModel
+
+    def make(seed: int = 1, dtype: "torch.dtype" = torch.float32, **numbers: Any) -> ScalarModel:
+        return stirred(ScalarModel(tiny_shape(**numbers)), seed).to(dtype).eval()
+
+    return make
+
+
+def stirred(model: B, seed: int) -> B:
+    """`model` initialised, and every parameter moved by noise."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    model.initialise(generator)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_ppo(
+    tiny_model: "Callable[..., Transformer]",
+    tiny_scalar_model: "Callable[..., ScalarModel]",
+    tiny_tokenizer: "Tokenizer",
+    tiny_tokenizer_folder: Path,
+    write_conversations: Callable[[Path, Sequence[Sequence[tuple[str, str]]]], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> "Callable[..., PpoConfig]":
+    """Three short PPO steps of a chat model that ends about half of its answers, on 12 prompts; every number can be
+    replaced by name, those of the rollout too."""
+    import dataclasses
+
+    from danlu.model.checkpoint import save_model
+    from danlu.training.ppo_config import PpoConfig, RolloutConfig
+
+    folder = tmp_path_factory.mktemp("tiny-ppo")
+    policy = tiny_model(max_position_embeddings=128)
+    policy.lm_head.weight.data[tiny_tokenizer.im_end_id] *= 3
+    for name, model in {"policy": policy, "reward": tiny_scalar_model(2, max_position_embeddings=128)}.items():
+        ids = tiny_tokenizer.stop_ids, tiny_tokenizer.end_of_text_id
+        save_model(folder / name, model, tiny_tokenizer_folder, list(ids[0]), ids[1])
+    questions = [words(number, 1 + number % 5, chinese=bool(number % 2)) for number in range(12)]
+    prompts = write_conversations(folder / "prompts.jsonl", [[("user", question)] for question in questions])
+    start = PpoConfig(
+        model=folder / "policy",
+        reward_model=folder / "reward",
+        data=prompts,
+        max_steps=3,
+        frozen_steps=0,
+        rollout=RolloutConfig(queries=4, max_new_tokens=5),
+        policy_learning_rate=1e-3,
+        value_learning_rate=1e-3,
+        pretrain_batch_size=4,
+        sequence_length=64,
+        micro_batch_size=2,
+        bf16=False,
+        compile=False,
+        device="cpu",
+    )
+
+    def make(**numbers: Any) -> PpoConfig:
+        of_rollout = {field.name for field in dataclasses.fields(RolloutConfig)} & numbers.keys()
+        rollout = dataclasses.replace(start.rollout, **{name: numbers.pop(name) for name in of_rollout})
+        return dataclasses.replace(start, rollout=rollout, **numbers)
 
     return make
 

@@ -300,7 +300,8 @@ def ppo(config: PpoConfig) -> Path:
             "training": before_and_after(history, config.frozen_steps),
             "policy_tokens": sum(
                 record["response/length"] * config.rollout.queries * config.rollout.responses_per_query
-                for record in history[config.frozen_steps :]
+                for record in history
+                if "policy/loss" in record
             ),
             "pretrain_tokens": sum(record.get("pretrain/tokens", 0.0) for record in history)
             * config.minibatches * config.epochs,

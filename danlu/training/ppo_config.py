@@ -162,5 +162,10 @@ class PpoConfig:
             raise ValueError(
                 f"rollout.queries {self.rollout.queries} must be a multiple of minibatches {self.minibatches}"
             )
+        if self.pretrain_coef and self.pretrain_batch_size % min(self.micro_batch_size, self.pretrain_batch_size):
+            raise ValueError(
+                f"pretrain_batch_size {self.pretrain_batch_size} must be a multiple of micro_batch_size "
+                f"{self.micro_batch_size}, or smaller"
+            )
         if self.optimizer.name != "adamw":
             raise ValueError("PPO is written for AdamW: its two rates are AdamW's")
