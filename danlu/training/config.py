@@ -217,6 +217,10 @@ class RewardConfig(ComparisonDataConfig):
     out: Path = Path("runs/reward")
     """Folder of the stage; the model appears in it as `model`."""
 
+    centre_coef: float = 0.0
+    """Weight of (chosen + rejected)² beside the pairwise loss, which holds the rewards of every prompt around 0; 0 is
+    the recipe."""
+
     step: PairStepConfig = field(default_factory=PairStepConfig)
     """Batch, length, rate; the defaults are the recipe's."""
 
@@ -225,6 +229,11 @@ class RewardConfig(ComparisonDataConfig):
 
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`; None to find it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.centre_coef < float("inf"):
+            raise ValueError(f"centre_coef must be a number from 0 upwards, not {self.centre_coef}")
 
 
 @dataclass(frozen=True, kw_only=True)

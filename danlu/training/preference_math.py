@@ -9,6 +9,13 @@ def pairwise_loss_sum(chosen: Tensor, rejected: Tensor) -> Tensor:
     return F.softplus(rejected - chosen).sum()
 
 
+def centring_loss_sum(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Sum of (chosen + rejected)² over scores (P): the comparisons alone leave a constant free for every prompt, and a
+    model that fills it at will hands PPO rewards that differ more between prompts than between answers (Eisenstein et
+    al. 2023, equation 3)."""
+    return (chosen + rejected).square().sum()
+
+
 def dpo_loss_sum(
     chosen: Tensor, rejected: Tensor, reference_chosen: Tensor, reference_rejected: Tensor, beta: float
 ) -> Tensor:

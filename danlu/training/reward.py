@@ -43,7 +43,7 @@ from danlu.training.comparison_data import (
 from danlu.training.config import ComparisonDataConfig, RewardConfig
 from danlu.training.loop import Loop
 from danlu.training.optimizer import constant_factor, make_optimizers
-from danlu.training.preference_math import pairwise_loss_sum
+from danlu.training.preference_math import centring_loss_sum, pairwise_loss_sum
 from danlu.training.pretrain import compile_or_say_why
 from danlu.training.reward_figures import held_out_figures
 from danlu.training.step import Forward
@@ -55,8 +55,8 @@ ONE_WAY = 0.99
 class PairLoss:
     """Scores at the end tokens, then the pairwise logistic loss; counts what it has got right since it was asked."""
 
-    def __init__(self, model: ScalarModel, compiled: bool, bf16: bool) -> None:
-        self.model, self.forward = model, Forward(model, compiled, bf16)
+    def __init__(self, model: ScalarModel, compiled: bool, bf16: bool, centre_coef: float = 0.0) -> None:
+        self.model, self.forward, self.centre_coef = model, Forward(model, compiled, bf16), centre_coef
         self.right = self.pairs = 0
 
     def __call__(self, batch: PairBatch) -> tuple[Tensor, int]:
@@ -65,7 +65,10 @@ class PairLoss:
         chosen, rejected = scores[batch.chosen], scores[batch.rejected]  # (P)
         self.right += int((chosen > rejected).sum())
         self.pairs += batch.num_targets
-        return pairwise_loss_sum(chosen, rejected), batch.num_targets
+        loss = pairwise_loss_sum(chosen, rejected)
+        if self.centre_coef:
+            loss = loss + self.centre_coef * centring_loss_sum(chosen, rejected)
+        return loss, batch.num_targets
 
     def figures(self) -> dict[str, float]:
         """Share of comparisons got right since the last call."""
@@ -178,7 +181,7 @@ def reward(config: RewardConfig) -> Path:
     before = {name: margins(model, part) for name, part in tests.items()} if goes_on else {}
 
     # Loop
-    loss_function = PairLoss(model, compiled, step.bf16)
+    loss_function = PairLoss(model, compiled, step.bf16, config.centre_coef)
     Loop(
         name=config.out.name,
         out=config.out,
