@@ -19,7 +19,6 @@ from danlu.conversations.prompt_split import normalised_prompt, prompt_text
 from danlu.conversations.records import Message, SkippedRecord
 from danlu.inference.score import score_groups
 from danlu.model.checkpoint import load_reward_model, load_with_new_score, save_model
-from danlu.model.config import ModelConfig
 from danlu.model.transformer import ScalarModel, Transformer
 from danlu.run.errors import UserError
 from danlu.run.metrics import read_jsonl
@@ -208,14 +207,8 @@ def test_bfloat16_products_learn_about_the_same(base: Path, files: Path, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def scalar_model(tiny_shape: Callable[..., ModelConfig]) -> ScalarModel:
-    model = ScalarModel(tiny_shape(num_key_value_heads=2))
-    generator = torch.Generator().manual_seed(1)
-    model.initialise(generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return model.double().train()
+def scalar_model(tiny_scalar_model: Callable[..., ScalarModel]) -> ScalarModel:
+    return tiny_scalar_model(dtype=torch.float64, num_key_value_heads=2).train()
 
 
 def eight_rows() -> list[PromptGroup]:
