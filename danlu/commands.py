@@ -53,8 +53,11 @@ def run(config: Run) -> None:
         return
     report = run_recipe(config.recipe, config.out, config.stage)
     print(f"\nThe report:        {report}")
-    if (config.out / "sft" / "model").is_dir():
-        print(f"Talk to the model: {sys.argv[0]} chat {config.out / 'sft' / 'model'}")
+    for stage in ("ppo", "sft"):
+        model = config.out / stage / "model"
+        if model.is_dir():
+            print(f"Talk to the model: {sys.argv[0]} chat {model}")
+            break
 
 
 @dataclass(frozen=True, kw_only=True)

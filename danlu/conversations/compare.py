@@ -35,9 +35,9 @@ from danlu.run.files import publish, write_json
 from danlu.run.progress import ProgressBar
 from danlu.run.seeds import derive_seed
 
-KIND_SHARES: dict[Kind, float] = {"equal": 0.5, "language": 0.22, "cut": 0.28}
+KIND_SHARES: dict[Kind, float] = {"equal": 0.44, "language": 0.18, "cut": 0.2, "more": 0.18}
 """How often each kind of rule-made pair is drawn. A conversation that does not allow the kind drawn (a digit cannot be
-cut, a copied word not translated) gives an `equal` pair, so that in the demo five in eight are such: most pairs are
+cut, a copied word not translated) gives an `equal` pair, so that in the demo more than half are such: most pairs are
 told apart by what the prompt asks, and neither by length nor by language. Our choice."""
 
 

@@ -96,7 +96,7 @@ class ComparisonsConfig:
     conversations: Path = Path("runs/conversations/conversations")
     """Folder with `alignment.jsonl`, `test.jsonl` and `unseen.jsonl`, as the stage `conversations` writes them."""
     responses: Path | None = Path("runs/responses/responses.jsonl")
-    """What the fine-tuned model said to prompts of `alignment.jsonl`, several times each; none: rule-made pairs only."""
+    """What the fine-tuned model said to prompts of `alignment.jsonl`, several times; none: rule-made pairs only."""
     out: Path = Path("runs/comparisons")
     """The stage's folder; the product is `comparisons/` inside it."""
     seed: int = 1

@@ -161,14 +161,12 @@ def _train_sets(
             return False
         return not _spells(drawn.conversation, hidden)
 
-    train: list[Drawn] = []
-    alignment: list[Drawn] = []
+    train: dict[tuple[str, str], list[Drawn]] = {}
     prompts: set[tuple[Message, ...]] = set()
-    more = [count for _, _, count in _quotas(config, config.num_alignment)]
-    for (skill, language, count), wanted in zip(_quotas(config, config.num_conversations), more, strict=True):
+    for skill, language, count in _quotas(config, config.num_conversations):
         source = Random(derive_seed(config.seed, "train", skill, language))
         draw = partial(_draw, source, skill, language, training, training, config)
-        found = []
+        found = train.setdefault((skill, language), [])
         for drawn in _distinct(draw, good, count, prompts):
             found.append(drawn)
             bar.advance()
@@ -178,13 +176,19 @@ def _train_sets(
                 where=f"conversations.{skill}_share",
                 mend="Lower this share or num_conversations",
             )
-        train += found
-        fresh = list(_distinct(draw, good, wanted, prompts))
-        alignment += fresh + source.sample(found, min(len(found), wanted - len(fresh)))
-        bar.advance(wanted)
-    for name, drawn_set in (("order", train), ("alignment order", alignment)):
+    alignment: list[Drawn] = []
+    # After all of the fine-tuning's, which thus do not depend on how many these are.
+    for skill, language, count in _quotas(config, config.num_alignment):
+        source = Random(derive_seed(config.seed, "alignment", skill, language))
+        draw = partial(_draw, source, skill, language, training, training, config)
+        fresh = list(_distinct(draw, good, count, prompts))
+        known = train[skill, language]
+        alignment += fresh + source.sample(known, min(len(known), count - len(fresh)))
+        bar.advance(count)
+    shuffled = list(itertools.chain.from_iterable(train.values())), alignment
+    for name, drawn_set in zip(("order", "alignment order"), shuffled, strict=True):
         Random(derive_seed(config.seed, name)).shuffle(drawn_set)
-    return train, alignment
+    return shuffled
 
 
 def _quotas(config: ConversationsConfig, total: int) -> Iterator[tuple[str, str, int]]:

@@ -8,6 +8,7 @@ conversation's checker finds wrong, of one kind:
 | `equal` | has the right one's length in characters and its language; only reading the prompt tells them apart |
 | `language` | says the right thing, or the like of it, in the other language |
 | `cut` | is the beginning of the right one |
+| `more` | is the right one with something behind it: a stop, a word, itself |
 
 A wrong reply of equal length is another conversation's reply, a near miss of the right one, or made of what else
 stands in the prompt; which of these a skill allows is in `EQUAL_WAYS`.
@@ -27,7 +28,7 @@ from danlu.conversations.records import Conversation
 from danlu.conversations.skills.questions import Told
 from danlu.conversations.wrong_language import in_the_other_language, skill_of, told_of
 
-Kind = Literal["equal", "language", "cut"]
+Kind = Literal["equal", "language", "cut", "more"]
 
 MAX_ATTEMPTS = 12
 """Draws of a wrong reply before another kind is tried. Our choice: a draw mostly fails because no word has the
@@ -127,6 +128,8 @@ def wrong_reply(source: Random, item: Conversation, kind: Kind, pool: ReplyPool)
             wrong = in_the_other_language(source, item)
         case "cut":
             wrong = _cut(source, item)
+        case "more":
+            wrong = _more(source, item, pool)
     assert wrong is None or not check_reply(item, wrong), f"this reply is right: {wrong!r} in {item}"
     return wrong
 
@@ -306,5 +309,27 @@ def _cut(source: Random, item: Conversation) -> str | None:
             return None
         wrong = item.reply[: source.randrange(1, len(item.reply))].rstrip()
         if wrong and not check_reply(item, wrong):
+            return wrong
+    return None
+
+
+STOPS = (".", "。", "!", "！", "?", ",", "，")
+"""What may stand behind a right reply too much. A reward model that has seen replies cut short alone learns that a stop
+at the end is good, and PPO then puts one everywhere (docs/LOG.md)."""
+
+
+def _more(source: Random, item: Conversation, pool: ReplyPool) -> str | None:
+    joint = " " if script(item.reply) == "en" else ""
+    for _ in range(MAX_ATTEMPTS):
+        kind = source.random()
+        if kind < 0.5:
+            wrong = item.reply + source.choice(STOPS)
+        elif kind < 0.85:
+            language = "en" if joint else "zh"
+            words = pool.words.get((language, source.randint(1, 6)))
+            wrong = item.reply + joint + source.choice(words) if words else item.reply + joint + item.reply
+        else:
+            wrong = item.reply + joint + item.reply
+        if not check_reply(item, wrong):
             return wrong
     return None

@@ -134,6 +134,8 @@ def test_each_source_is_what_it_says(sets: Sets, by_prompt: dict[Any, Conversati
             assert script(pair.chosen) != script(pair.rejected), pair
         elif pair.source == "cut":
             assert pair.chosen.startswith(pair.rejected), pair
+        elif pair.source == "more":
+            assert pair.rejected.startswith(pair.chosen), pair
         else:
             assert pair.source == "sampled"
             assert pair.rejected in WRONG, pair

@@ -15,7 +15,10 @@ from danlu.run.files import digest
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "alignment"
-STAGES = ("corpus", "tokenizer", "tokens", "pretrain", "conversations", "sft", "evaluate")
+STAGES = (
+    "corpus", "tokenizer", "tokens", "pretrain", "conversations", "sft", "responses", "comparisons", "pmp", "reward",
+    "ppo", "evaluate",
+)  # fmt: skip
 SMALL = [
     "--tokenizer.vocab-size", "700", "--tokenizer.num-extra-special", "0",
     "--pretrain.model.hidden-size", "32", "--pretrain.model.intermediate-size", "64",
@@ -24,9 +27,25 @@ SMALL = [
     "--pretrain.step.max-steps", "12", "--pretrain.step.warmup-steps", "2", "--pretrain.step.checkpoint-every", "3",
     "--pretrain.step.batch-size", "4", "--pretrain.step.micro-batch-size", "4", "--pretrain.step.no-compile",
     "--conversations.num-conversations", "300", "--conversations.test-per-skill", "3",
+    "--conversations.num-alignment", "400",
     "--sft.step.sequence-length", "128", "--sft.step.max-steps", "8", "--sft.step.warmup-steps", "2",
     "--sft.step.batch-size", "4", "--sft.step.micro-batch-size", "4", "--sft.step.checkpoint-every", "3",
     "--sft.step.no-compile", "--evaluate.max-new-tokens", "4",
+    "--responses.num-prompts", "24", "--responses.num-responses", "2", "--responses.prompts-at-once", "8",
+    "--responses.sampling.max-new-tokens", "8",
+    "--comparisons.num-pmp", "300", "--comparisons.num-reward", "100",
+    *(
+        word
+        for stage in ("pmp", "reward")
+        for word in (
+            f"--{stage}.step.sequence-length", "128", f"--{stage}.step.batch-size", "40",
+            f"--{stage}.step.micro-batch-size", "4", f"--{stage}.step.warmup-steps", "2",
+            f"--{stage}.step.checkpoint-every", "2", f"--{stage}.step.no-compile",
+        )
+    ),
+    "--ppo.max-steps", "6", "--ppo.frozen-steps", "2", "--ppo.checkpoint-every", "2", "--ppo.sequence-length", "128",
+    "--ppo.micro-batch-size", "4", "--ppo.pretrain-batch-size", "4", "--ppo.rollout.queries", "4",
+    "--ppo.rollout.max-new-tokens", "8", "--ppo.samples-every", "2",
 ]  # fmt: skip
 
 
@@ -76,9 +95,10 @@ def products(run: Path) -> dict[str, str]:
         record = json.loads((run / stage / "stage.json").read_text())
         if stage != "evaluate":
             found[stage] = digest(run / stage / record["product"])
-    for stage in ("pretrain", "sft"):
+    for stage in ("pretrain", "sft", "pmp", "reward", "ppo"):
         lines = (run / stage / "metrics.jsonl").read_text().splitlines()
-        found[f"{stage} losses"] = str([json.loads(line)["loss"] for line in lines])
+        key = "objective/reward" if stage == "ppo" else "loss"
+        found[f"{stage} losses"] = str([json.loads(line)[key] for line in lines])
     return found
 
 
@@ -90,6 +110,11 @@ def test_the_summary_holds_the_figures_of_every_stage(finished: Path) -> None:
     assert 1 < summary["pretrain"]["byte_5gram_bits_per_byte"] < 9
     assert set(summary["sft"]["accuracy"]) == {"before", "after"}
     assert len(summary["sft"]["accuracy"]["after"]) == 9
+    for figure in ("accuracy", "length_baseline_accuracy", "bag_of_words_accuracy"):
+        assert set(summary["reward"][figure]) == {"value", "low", "high"}
+    assert 0 <= summary["ppo"]["win_rate"]["low"] <= summary["ppo"]["win_rate"]["high"] <= 1
+    assert summary["ppo"]["kl"] >= 0
+    assert set(summary["ppo"]["bits_per_byte"]) == {"before", "after"}
     for stage in STAGES:
         assert summary[stage]["seconds"] > 0
         assert summary[stage]["peak_memory_mb"] > 0
@@ -132,7 +157,7 @@ def test_two_runs_in_one_folder_are_refused_in_one_line(finished: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [2, 4, 6, 8, 10, 12, 14, 17, 20, 24])
+@pytest.mark.parametrize("seconds", [2, 4, 6, 8, 10, 12, 14, 17, 20, 24, 28, 32, 36, 40])
 def test_a_run_killed_at_any_point_and_started_again_ends_with_the_same_products(
     finished: Path, tmp_path: Path, seconds: float
 ) -> None:
