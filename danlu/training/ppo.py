@@ -18,6 +18,7 @@ the first) and `after` (mean of the last 10 steps); `policy_tokens` and `pretrai
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ class PpoJob:
         tokenizer: Tokenizer,
         pretraining: Prefetched | None,
         optimizers: list[torch.optim.Optimizer],
+        observe: "Observe | None" = None,
     ) -> None:
+        self.observe = observe
         self.config, self.models, self.prompts, self.tokenizer = config, models, prompts, tokenizer
         self.pretraining = pretraining
         self.policy_optimizer, self.value_optimizer = optimizers
@@ -117,6 +120,7 @@ class PpoJob:
         return {
             "step": self.steps,
             **experience.figures,
+            **(self.observe(prompts, experience) if self.observe else {}),
             **updates,
             "seconds/rollout": drawn - started,
             "seconds/score": scored - drawn,
@@ -252,8 +256,15 @@ def pretraining_batches(config: PpoConfig, tokenizer: Tokenizer, model: nn.Modul
     return Batches(rows, config.pretrain_batch_size, min(config.micro_batch_size, config.pretrain_batch_size))
 
 
-def ppo(config: PpoConfig) -> Path:
-    """Align a model; the path of its folder. Raises UserError for models or prompts that do not go together."""
+Observe = Callable[[list[list[int]], Experience], dict[str, float]]
+"""Sees a step's prompts and what came of them; its figures are logged with the step's."""
+
+
+def ppo(config: PpoConfig, observe: Observe | None = None) -> Path:
+    """Align a model; the path of its folder. Raises UserError for models or prompts that do not go together.
+
+    `observe` is for studies: a measure of one's own beside the reward, which the training does not see.
+    """
     # Setup
     device = pick_device(config.device)
     compiled = compile_or_say_why(config.compile, device)
@@ -282,7 +293,7 @@ def ppo(config: PpoConfig) -> Path:
     optimizers = [make_optimizers(model, config.optimizer)[0] for model in (policy, value_model)]
 
     # Loop
-    job = PpoJob(config, models, prompts, tokenizer, pretraining, optimizers)
+    job = PpoJob(config, models, prompts, tokenizer, pretraining, optimizers, observe)
     learning = nn.ModuleDict({"policy": policy, "value_model": value_model})
     shown = ("objective/score", "objective/kl", "response/length")
     drive(job, "ppo", config.out, learning, optimizers, config.checkpoint_every, shown)
