@@ -179,6 +179,7 @@ def conversations(run: Path, summary: Figures) -> Figures:
         "figures": figures,
         "rows": rows,
         "total": sum(row["train"] or 0 for row in rows),
+        "alignment": sum(total(values) for values in counts.get("alignment", {}).values()),
         "languages": in_order(LANGUAGES, {name for row in rows for name in row["languages"]}),
         "words": [(label(LANGUAGES, name), values) for name, values in figures.get("words", {}).items()],
     }

@@ -27,13 +27,19 @@ def short_count(value: Any) -> str:
 
 
 def decimal(value: Any, digits: int = 3) -> str:
-    """A number with a fixed number of digits, so that a column lines up."""
-    return f"{value:,.{digits}f}" if is_number(value) else MISSING
+    """A number with a fixed number of digits, so that a column lines up; what rounds to 0 has no sign."""
+    return f"{round(value, digits) + 0.0:,.{digits}f}" if is_number(value) else MISSING
 
 
 def percent(value: Any, digits: int = 0) -> str:
     """A share between 0 and 1 in percent."""
     return f"{100 * value:.{digits}f}%" if is_number(value) else MISSING
+
+
+def interval(item: Any, digits: int = 1) -> str:
+    """The ends of an interval (`low`, `high`) in percent; nothing where there is none."""
+    ends: list[Any] = [item.get(end) for end in ("low", "high")] if isinstance(item, dict) else [None]
+    return "–".join(f"{100 * end:.{digits}f}" for end in ends) if all(is_number(end) for end in ends) else ""
 
 
 def size(value: Any) -> str:
@@ -63,5 +69,7 @@ def duration(value: Any) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-FILTERS = {function.__name__: function for function in (count, short_count, decimal, percent, size, memory, duration)}
+FILTERS = {
+    function.__name__: function for function in (count, short_count, decimal, percent, interval, size, memory, duration)
+}
 """What the templates call; jinja2 knows `count` as another name of `length`, which ours takes over."""

@@ -11,6 +11,11 @@ STAGES: dict[str, Label] = {
     "pretrain": ("Pretraining", "预训练"),
     "conversations": ("Conversations", "对话"),
     "sft": ("Fine-tuning", "微调"),
+    "responses": ("Responses", "采样回答"),
+    "comparisons": ("Comparisons", "偏好比较"),
+    "pmp": ("Preference pretraining", "偏好预训练"),
+    "reward": ("Reward model", "奖励模型"),
+    "ppo": ("PPO", "强化学习"),
     "evaluate": ("Evaluation", "评测"),
 }
 
@@ -43,6 +48,30 @@ SKILLS: dict[str, Label] = {
     "copy_one_unseen": ("Copy one word", "复述一个词"),
     "copy_several_unseen": ("Copy several words", "复述几个词"),
     "questions_unseen": ("Questions about a sentence", "就句提问"),
+}
+
+FILES: dict[str, Label] = {
+    "pmp": ("Pretraining", "偏好预训练"),
+    "reward": ("Fine-tuning", "奖励微调"),
+    "test": ("Test", "测试"),
+    "unseen": ("Unseen words", "未见过的词"),
+}
+
+SOURCES: dict[str, Label] = {
+    "sampled": ("The model's own mistake", "模型自己的错误"),
+    "equal": ("Wrong, equally long", "等长的错误"),
+    "language": ("In the other language", "用错语言"),
+    "cut": ("Cut short", "半截回答"),
+    "more": ("Something too much", "画蛇添足"),
+    "all": ("All", "全部"),
+}
+"""What the rejected reply of a comparison is."""
+
+VERDICTS: dict[str, Label] = {
+    "right": ("Right", "正确"),
+    "wrong": ("Wrong", "错误"),
+    "unfinished": ("Unfinished", "未完"),
+    "empty": ("Empty", "空"),
 }
 
 REASONS: dict[str, str] = {

@@ -1,4 +1,4 @@
-"""The chapters on learning: pretraining, fine-tuning, evaluation, and the headline of the whole run.
+"""The chapters on learning: pretraining, fine-tuning, evaluation.
 
 In: the run's folder (metrics, resolved recipes) and its summary. Out: plain values and plots for `templates/`.
 """
@@ -17,6 +17,9 @@ APART = ("addition",)
 """Skills that are not part of the average: it varies much between runs (issue 3)."""
 
 VALIDATION = "validation/"
+
+WHEN = ("before", "after", "aligned")
+"""The models that are evaluated: before and after fine-tuning, and after PPO."""
 
 
 def pretraining(run: Path, summary: Figures) -> Figures:
@@ -66,10 +69,16 @@ def below(value: Any, reference: Any) -> float | None:
 
 def loss_plot(history: list[Figures]) -> Plot | None:
     """Loss of every step, and its running mean."""
-    points = points_of(history, "loss")
+    return curve(history, "loss", "loss")
+
+
+def curve(history: list[Figures], key: str, name: str = "", **drawn: Any) -> Plot | None:
+    """A value of every step, and its running mean where there are many; a `name` labels the end of the line."""
+    points = points_of(history, key)
     if len(points) < 10:
-        return line_plot([Series(points=points, name="loss")])
-    return line_plot([Series(points=points, faint=True), Series(points=smoothed(points), name="mean")])
+        return line_plot([Series(points=points, name=name)], **drawn)
+    mean = Series(points=smoothed(points), name="mean" if name else "")
+    return line_plot([Series(points=points, faint=True), mean], **drawn)
 
 
 def validation_plot(history: list[Figures], ngram: Any) -> Plot | None:
@@ -98,24 +107,28 @@ def small_plots(history: list[Figures]) -> list[tuple[str, str, Plot]]:
 
 
 def evaluation(run: Path, summary: Figures) -> Figures:
-    """Accuracy of each skill before and after, refusals, samples, and how the base model goes on."""
+    """Accuracy of each skill before and after (and after PPO), refusals, samples, how the base model goes on."""
     figures = summary["evaluate"]
-    accuracy, unseen = figures.get("accuracy", {}), figures.get("unseen_accuracy", {})
+    aligned = figures.get("aligned") or {}
+    accuracy, unseen, bits = (
+        figures.get(name, {}) | {"aligned": aligned.get(name, {})}
+        for name in ("accuracy", "unseen_accuracy", "bits_per_byte")
+    )
     rows = paired(accuracy)
-    bits = figures.get("bits_per_byte", {})
     samples: dict[str, list[Figures]] = {}
     for sample in figures.get("samples", []):
         samples.setdefault(sample.get("skill", ""), []).append(sample)
     return {
         "figures": figures,
+        "aligned": aligned,
         "skills": [row for row in rows if row["name"] not in APART],
         "apart": [row for row in rows if row["name"] in APART],
         "unseen": paired(unseen),
         "average": {when: average(values) for when, values in accuracy.items()},
         "unseen_average": {when: average(values) for when, values in unseen.items()},
         "bits": [
-            (label(LANGUAGES, name), bits.get("before", {}).get(name), bits.get("after", {}).get(name))
-            for name in in_order(LANGUAGES, {*bits.get("before", {}), *bits.get("after", {})})
+            (label(LANGUAGES, name), *(bits.get(when, {}).get(name) for when in WHEN))
+            for name in in_order(LANGUAGES, {name for when in WHEN for name in bits.get(when, {})})
         ],
         "ngram": list(enumerate(figures.get("byte_ngram_bits_per_byte_by_order", []), start=1)),
         "samples": [
@@ -127,11 +140,10 @@ def evaluation(run: Path, summary: Figures) -> Figures:
 
 
 def paired(accuracy: Figures) -> list[Figures]:
-    """A row for each skill with its accuracy before and after."""
-    before, after = accuracy.get("before", {}), accuracy.get("after", {})
+    """A row for each skill with its accuracy before and after fine-tuning, and after PPO."""
     return [
-        {"name": name, "label": label(SKILLS, name), "before": before.get(name), "after": after.get(name)}
-        for name in in_order(SKILLS, {*before, *after})
+        {"name": name, "label": label(SKILLS, name), **{when: accuracy.get(when, {}).get(name) for when in WHEN}}
+        for name in in_order(SKILLS, {name for when in WHEN for name in accuracy.get(when, {})})
     ]
 
 
@@ -139,32 +151,3 @@ def average(values: Figures) -> float | None:
     """Mean over the skills but those reported apart."""
     counted = [value for name, value in values.items() if name not in APART and is_number(value)]
     return fmean(counted) if counted else None
-
-
-def headline(summary: Figures) -> Figures:
-    """The few numbers at the head of the page; those of stages not done yet are None."""
-    pretrain, found = summary.get("pretrain", {}), summary.get("evaluate", {})
-    accuracy = found.get("accuracy", {})
-    after = {name: value for name, value in accuracy.get("after", {}).items() if name not in APART and is_number(value)}
-    worst = min(after, key=lambda name: after[name], default=None)
-    ngram = pretrain.get("byte_5gram_bits_per_byte")
-    return {
-        "parameters": pretrain.get("parameters"),
-        "bits_per_byte": pretrain.get("bits_per_byte"),
-        "ngram": ngram,
-        "below": below(pretrain.get("bits_per_byte"), ngram),
-        "accuracy": average(accuracy.get("after", {})),
-        "accuracy_before": average(accuracy.get("before", {})),
-        "num_skills": len(after),
-        "worst": (label(SKILLS, worst)[0], after[worst]) if worst else None,
-        "refusal": found.get("refusal", {}),
-        "seconds": sum(values["seconds"] for values in summary.values() if is_number(values.get("seconds"))),
-        "memory": max(
-            (v["peak_memory_mb"] for v in summary.values() if is_number(v.get("peak_memory_mb"))), default=None
-        ),
-        "bytes": sum(item.get("bytes", 0) for item in summary.get("fetch", {}).get("sources", {}).values()) or None,
-        "train_bytes": sum(summary.get("corpus", {}).get("train", {}).get("bytes", {}).values()) or None,
-        "documents": summary.get("corpus", {}).get("documents_kept"),
-        "documents_in": summary.get("corpus", {}).get("documents_in"),
-        "conversations": summary.get("sft", {}).get("conversations"),
-    }

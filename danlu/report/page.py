@@ -14,9 +14,10 @@ from typing import Any
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 
-from danlu.report import chapters, learning, reproduce
+from danlu.report import alignment, chapters, comparisons, learning, reproduce, rewards
 from danlu.report.config import ReportConfig
 from danlu.report.formatting import FILTERS
+from danlu.report.headline import headline
 from danlu.report.labels import LANGUAGES, STAGES, label
 from danlu.report.summary import write_summary
 from danlu.run.errors import UserError
@@ -33,6 +34,12 @@ class Chapter:
     gather: Callable[[Path, Figures], Figures]
     while_running: bool = False
     """Whether there is something to show of a stage that is not complete yet."""
+    also: tuple[str, ...] = ()
+    """Stages before it that the chapter tells of too; it is there as soon as one of them is."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return (*self.also, self.stage)
 
 
 CHAPTERS = (
@@ -42,6 +49,9 @@ CHAPTERS = (
     Chapter("pretrain", learning.pretraining, while_running=True),
     Chapter("conversations", chapters.conversations),
     Chapter("sft", learning.fine_tuning, while_running=True),
+    Chapter("comparisons", comparisons.comparisons, also=("responses",)),
+    Chapter("reward", rewards.reward_models, while_running=True, also=("pmp",)),
+    Chapter("ppo", alignment.proximal_policy, while_running=True),
     Chapter("evaluate", learning.evaluation),
 )
 
@@ -75,29 +85,33 @@ def environment() -> Environment:
 def context(run: Path, stages: Sequence[str], summary: Figures, config: ReportConfig) -> Figures:
     """Everything the page shows."""
     begun = {stage for stage in stages if (run / stage / "recipe.json").exists()}
-    shown = [
+    return {
+        "title": config.title,
+        "run": run.name,
+        "headline": headline(summary),
+        "chapters": shown(run, summary, begun),
+        "missing": [(label(STAGES, stage), stage in begun) for stage in stages if stage not in summary],
+        "cost": reproduce.cost(summary),
+        "recipes": reproduce.recipes(run, stages),
+        "chat": next((stage for stage in ("ppo", "sft") if (run / stage / "model").is_dir()), None),
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "finished": finished(run, stages),
+    }
+
+
+def shown(run: Path, summary: Figures, begun: set[str]) -> list[Figures]:
+    """The chapters that there is something to tell of."""
+    return [
         {
             "stage": chapter.stage,
             "label": label(STAGES, chapter.stage),
-            "running": chapter.stage not in summary,
+            "running": bool(begun & set(chapter.stages) - summary.keys()),
             "template": f"{chapter.stage}.html.j2",
             "view": chapter.gather(run, summary),
         }
         for chapter in CHAPTERS
-        if chapter.stage in summary or (chapter.while_running and chapter.stage in begun)
+        if set(chapter.stages) & summary.keys() or (chapter.while_running and begun & set(chapter.stages))
     ]
-    return {
-        "title": config.title,
-        "run": run.name,
-        "headline": learning.headline(summary),
-        "chapters": shown,
-        "missing": [(label(STAGES, stage), stage in begun) for stage in stages if stage not in summary],
-        "cost": reproduce.cost(summary),
-        "recipes": reproduce.recipes(run, stages),
-        "chat": (run / "sft" / "model").is_dir(),
-        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "finished": finished(run, stages),
-    }
 
 
 def finished(run: Path, stages: Sequence[str]) -> str | None:

@@ -41,6 +41,8 @@ class Plot:
     paths: list[dict[str, Any]] = field(default_factory=list)
     labels: list[dict[str, Any]] = field(default_factory=list)
     guides: list[dict[str, Any]] = field(default_factory=list)
+    shaded: float = 0.0
+    """Width of the shaded part at the left."""
 
 
 def points_of(records: Sequence[dict[str, Any]], key: str, every: str = "step") -> list[Point]:
@@ -93,9 +95,13 @@ def tick_text(value: float) -> str:
 
 
 def line_plot(
-    series: Sequence[Series], guides: Sequence[tuple[float | None, str]] = (), from_zero: bool = False
+    series: Sequence[Series],
+    guides: Sequence[tuple[float | None, str]] = (),
+    from_zero: bool = False,
+    shade_until: float | None = None,
 ) -> Plot | None:
-    """The plot of `series`, with horizontal `guides` (value, label); None when there is nothing to draw."""
+    """The plot of `series`, with horizontal `guides` (value, label), shaded from the left edge to `shade_until`; None
+    when there is nothing to draw."""
     drawn = [line for line in series if line.points]
     if not any(len(line.points) > 1 for line in drawn):
         return None
@@ -114,6 +120,7 @@ def line_plot(
         x_ticks=[(across(x), tick_text(x)) for x in nice_ticks(left, right, 4)],
         y_ticks=[(down(y), tick_text(y)) for y in nice_ticks(bottom, top, 4)],
         guides=[{"top": down(y), "name": name, "value": y} for y, name in levels],
+        shaded=min(max(across(shade_until), 0.0), 100.0) if shade_until else 0.0,
     )
     for line in drawn:
         places = [(across(x), down(y)) for x, y in thinned(line.points)]

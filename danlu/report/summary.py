@@ -4,8 +4,8 @@ Each object holds what the stage wrote to its `figures.json` (documented there) 
 Figures that the stage `evaluate` finds out about an earlier stage stand with that stage too:
 `pretrain.bits_per_byte` (over the whole validation split, float32), `pretrain.byte_5gram_bits_per_byte`,
 `sft.accuracy`, `sft.unseen_accuracy`, `sft.bits_per_byte`, `sft.refusal`; `ppo.win_rate` over the fine-tuned model
-(`value`, `low`, `high`), `ppo.kl` from it (nats of a response), `ppo.bits_per_byte` (`before` and `after` PPO), and the
-rest of what `evaluate` says of the aligned model.
+(`value`, `low`, `high`), `ppo.win_rate_prompts`, `ppo.kl` from it (nats of a response), `ppo.bits_per_byte` (`before`
+and `after` PPO), and the rest of what `evaluate` says of the aligned model.
 """
 
 import json
@@ -46,7 +46,9 @@ def _share(found: dict[str, Any], summary: dict[str, Any]) -> None:
         if "after" in bits:
             summary["sft"]["bits_per_byte"] = bits["after"].get("all")
     if "ppo" in summary and "aligned" in found:
-        aligned = found["aligned"]
+        aligned = dict(found["aligned"])
+        # PPO has prompts of its own: those that it learnt on.
+        aligned["win_rate_prompts"] = aligned.pop("prompts", None)
         summary["ppo"].update({name: value for name, value in aligned.items() if name != "bits_per_byte"})
         sides = (("before", bits.get("after", {})), ("after", aligned.get("bits_per_byte", {})))
         summary["ppo"]["bits_per_byte"] = {when: values.get("all") for when, values in sides}

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from danlu.report.formatting import count, decimal, duration, memory, percent, short_count, size
+from danlu.report.formatting import count, decimal, duration, interval, memory, percent, short_count, size
 from danlu.report.plot import LEAST_GAP, Series, line_plot, nice_ticks, points_of, smoothed, thinned
 
 
@@ -60,9 +60,18 @@ def test_a_long_run_is_thinned_without_changing_its_mean() -> None:
 
 def test_numbers_read_well_and_missing_ones_are_a_dash() -> None:
     assert [count(12345), short_count(4919232), decimal(2.05)] == ["12,345", "4.92M", "2.050"]
+    assert [decimal(-0.001, 2), decimal(-1.5, 2), decimal(3, 1)] == ["0.00", "-1.50", "3.0"]
+    assert interval({"value": 0.5, "low": 0.456, "high": 0.6}) == "45.6–60.0"
+    assert interval({"value": 0.5}) == interval(None) == ""
     assert [percent(0.905, 1), percent(1)] == ["90.5%", "100%"]
     assert [size(17_600_000), memory(595.1), memory(2100)] == ["17.6 MB", "595 MB", "2.1 GB"]
     assert [duration(5.1), duration(59.99)] == ["5.1 s", "1 min 00 s"]
     assert [duration(845), duration(7380)] == ["14 min 05 s", "2 h 03 min"]
     for form in (count, short_count, decimal, percent, size, memory, duration):
         assert form(None) == form(math.nan) == form("x") == "–"
+
+
+def test_the_shaded_part_ends_where_it_should_and_inside_the_plot() -> None:
+    line = [Series(points=[(1, 1.0), (11, 2.0)])]
+    drawn = [line_plot(line, shade_until=until) for until in (None, 0, 1, 6, 11, 500)]
+    assert [plot.shaded for plot in drawn if plot] == [0, 0, 0, 50, 100, 100]
