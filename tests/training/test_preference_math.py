@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from danlu.training.preference_math import dpo_loss_sum, pairwise_loss_sum
+from danlu.training.preference_math import centring_loss_sum, dpo_loss_sum, pairwise_loss_sum
 
 
 def scores(seed: int, count: int = 6, scale: float = 3.0) -> Tensor:
@@ -58,6 +58,19 @@ def test_extreme_scores_have_a_finite_loss_and_gradient(dtype: torch.dtype) -> N
     assert rejected.grad is not None
     assert chosen.grad.tolist() == [0.0, -1.0, -0.5, -0.5], "a pair that is far wrong pulls with 1, a right one with 0"
     assert rejected.grad.tolist() == [0.0, 1.0, 0.5, 0.5]
+
+
+def test_the_centring_loss_is_0_around_0_and_pulls_both_scores_alike() -> None:
+    chosen, rejected = scores(7), scores(8)
+    expected = math.fsum((c + r) ** 2 for c, r in zip(chosen.tolist(), rejected.tolist(), strict=True))
+    loss = centring_loss_sum(chosen, rejected)
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    assert torch.autograd.gradcheck(centring_loss_sum, (chosen, rejected))
+    loss.backward()
+    assert chosen.grad is not None
+    assert rejected.grad is not None
+    assert chosen.grad.equal(rejected.grad), "centring must not move the difference"
+    assert centring_loss_sum(chosen, -chosen).item() == 0.0
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0])

@@ -203,6 +203,22 @@ def test_bfloat16_products_learn_about_the_same(base: Path, files: Path, tmp_pat
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
+def prompt_levels(folder: Path, tokenizer: Tokenizer) -> Tensor:
+    """The mean reward of both replies to each test prompt."""
+    test = [preference(number) for number in range(100, 125)]
+    groups = [group.group for group in encode_comparisons(test, tokenizer, LIMIT).groups]
+    return torch.tensor(score_groups(load_reward_model(folder), groups)).mean(-1)
+
+
+def test_centring_holds_the_rewards_of_new_prompts_around_0_and_the_preference_is_learnt(
+    trained: Path, base: Path, files: Path, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    centred = reward(config(base, files, tmp_path / "reward", centre_coef=0.05))
+    assert figures_of(centred)["accuracy"]["value"] >= 0.95
+    free, held = (float(prompt_levels(folder, tiny_tokenizer).abs().mean()) for folder in (trained, centred))
+    assert held < 0.5 * free, f"prompts lie {held:.2f} from 0 with centring, {free:.2f} without"
+
+
 # --- how a step is cut changes nothing (T01) ---
 
 
@@ -225,27 +241,32 @@ def eight_rows() -> list[PromptGroup]:
     ]
 
 
-def loss_and_gradients(model: ScalarModel, rows_at_once: int) -> tuple[float, int, dict[str, Tensor], float]:
+def loss_and_gradients(
+    model: ScalarModel, rows_at_once: int, centre_coef: float = 0.0
+) -> tuple[float, int, dict[str, Tensor], float]:
     """Of one step over the eight rows: the mean loss, the pairs, the gradients, the share of pairs got right."""
     model.zero_grad()
     steps = PairSteps(
         eight_rows(), batch_size=100, sequence_length=40, rows_at_once=rows_at_once, num_steps=0, epochs=1, seed=1
     )
     assert len(steps) == 1
-    loss_function = PairLoss(model, compiled=False, bf16=False)
+    loss_function = PairLoss(model, compiled=False, bf16=False, centre_coef=centre_coef)
     assert len(steps[0]) == 8 // rows_at_once
     loss, num_targets = accumulate_gradients(loss_function, steps[0])
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}  # type: ignore[union-attr]
     return loss, num_targets, gradients, loss_function.figures()["accuracy"]
 
 
+@pytest.mark.parametrize("centre_coef", [0.0, 0.3])
 @pytest.mark.parametrize("rows_at_once", [4, 2, 1])
-def test_eight_rows_give_the_same_step_however_they_are_split(scalar_model: ScalarModel, rows_at_once: int) -> None:
-    loss, num_pairs, gradients, right = loss_and_gradients(scalar_model, 8)
+def test_eight_rows_give_the_same_step_however_they_are_split(
+    scalar_model: ScalarModel, rows_at_once: int, centre_coef: float
+) -> None:
+    loss, num_pairs, gradients, right = loss_and_gradients(scalar_model, 8, centre_coef)
     assert num_pairs == 20
     assert 0 < right < 1
     assert max(float(gradient.abs().max()) for gradient in gradients.values()) > 0.01
-    other_loss, other_pairs, other, other_right = loss_and_gradients(scalar_model, rows_at_once)
+    other_loss, other_pairs, other, other_right = loss_and_gradients(scalar_model, rows_at_once, centre_coef)
     assert (other_pairs, other_right) == (num_pairs, right)
     assert abs(other_loss - loss) < 1e-10, f"loss of {8 // rows_at_once}x{rows_at_once}"
     difference, name = max((float((gradients[name] - other[name]).abs().max()), name) for name in gradients)
@@ -253,13 +274,15 @@ def test_eight_rows_give_the_same_step_however_they_are_split(scalar_model: Scal
 
 
 def test_the_loss_of_a_step_is_the_mean_over_its_pairs_of_responses_read_alone(scalar_model: ScalarModel) -> None:
-    losses = []
+    losses, squares = [], []
     with torch.no_grad():
         for group in eight_rows():
             ends = [scalar_model(torch.tensor([[*group.prompt, *ids]]))[0, -1] for ids in group.responses]
             losses += [-torch.sigmoid(ends[better] - ends[worse]).log() for better, worse in group.pairs]
-    loss, _, _, _ = loss_and_gradients(scalar_model, 2)
-    assert loss == pytest.approx(float(torch.stack(losses).mean()), abs=1e-10)
+            squares += [(ends[better] + ends[worse]) ** 2 for better, worse in group.pairs]
+    pairwise, centring = (float(torch.stack(values).mean()) for values in (losses, squares))
+    assert loss_and_gradients(scalar_model, 2)[0] == pytest.approx(pairwise, abs=1e-10)
+    assert loss_and_gradients(scalar_model, 2, 0.3)[0] == pytest.approx(pairwise + 0.3 * centring, abs=1e-10)
 
 
 # --- stopping and going on ---
@@ -292,29 +315,34 @@ def outcome(model: Path) -> tuple[dict[str, Tensor], list[dict[str, Any]], dict[
     return load_file(model / "model.safetensors"), log, figures
 
 
-@pytest.mark.parametrize("crashes", [[2], [8], [4, 3, 12]], ids=str)
-@pytest.mark.parametrize("goes_on", [False, True], ids=["a new head", "from a reward model"])
+TWO_EPOCHS: dict[str, Any] = {"max_steps": 0, "epochs": 2, "checkpoint_every": 5}
+
+
+@pytest.mark.parametrize(
+    ("goes_on", "crashes"),
+    [(False, [[2], [4, 3, 12]]), (True, [[8, 9]])],
+    ids=["a new head", "from a reward model"],
+)
 def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(
-    base: Path, trained: Path, files: Path, tmp_path: Path, crashes: list[int], goes_on: bool
+    base: Path, trained: Path, files: Path, tmp_path: Path, goes_on: bool, crashes: list[list[int]]
 ) -> None:
-    """Two epochs; a checkpoint every five steps."""
+    """Before the first checkpoint, and between two."""
     start = trained if goes_on else base
-    values: dict[str, Any] = {"max_steps": 0, "epochs": 2, "checkpoint_every": 5}
-    whole = outcome(reward(config(start, files, tmp_path / "reward", **values)))
-    (tmp_path / "reward").rename(tmp_path / "whole")
-    stopped = config(start, files, tmp_path / "reward", **values)
-    for steps in crashes:
-        with pytest.MonkeyPatch.context() as patch:
-            crash_after(patch, steps)
-            with pytest.raises(Crash):
-                reward(stopped)
-    weights, log, figures = outcome(reward(stopped))
-    assert len(log) == 16
-    assert log == whole[1], "the logs differ"
-    assert figures == whole[2], "the figures differ"
-    assert (figures["before"] is not None) is goes_on
-    for name, tensor in weights.items():
-        assert tensor.equal(whole[0][name]), f"{name} differs after resuming"
+    whole_weights, whole_log, whole_figures = outcome(reward(config(start, files, tmp_path / "whole", **TWO_EPOCHS)))
+    assert len(whole_log) == 16
+    assert (whole_figures["before"] is not None) is goes_on
+    for number, steps_of_each in enumerate(crashes):
+        stopped = config(start, files, tmp_path / str(number), **TWO_EPOCHS)
+        for steps in steps_of_each:
+            with pytest.MonkeyPatch.context() as patch:
+                crash_after(patch, steps)
+                with pytest.raises(Crash):
+                    reward(stopped)
+        weights, log, figures = outcome(reward(stopped))
+        assert log == whole_log, f"the logs differ after crashes at {steps_of_each}"
+        assert figures == whole_figures, f"the figures differ after crashes at {steps_of_each}"
+        for name, tensor in weights.items():
+            assert tensor.equal(whole_weights[name]), f"{name} differs after crashes at {steps_of_each}"
 
 
 # --- what is held out ---
@@ -440,6 +468,14 @@ def test_a_choice_that_length_does_not_tell_is_not_warned_of(
 ) -> None:
     reward(config(base, files, tmp_path / "reward", max_steps=1))
     assert "will learn length" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "changes", [{"centre_coef": -0.1}, {"centre_coef": float("inf")}, {"test_share": 1.0}], ids=str
+)
+def test_values_that_mean_nothing_are_refused(files: Path, tmp_path: Path, changes: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        config(tmp_path, files, tmp_path, **changes)
 
 
 # --- models that cannot be started from ---
