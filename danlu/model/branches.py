@@ -105,11 +105,14 @@ def lay_out(rows: Sequence[Sequence[Group]], sequence_length: int, num_rows: int
     )
 
 
-def pack_groups(groups: Sequence[Group], sequence_length: int, rows_at_once: int) -> list[BranchedRows]:
-    """All groups in order, in pieces of `rows_at_once` rows (the last filled up with unused ones)."""
+def pack_groups(
+    groups: Sequence[Group], sequence_length: int, rows_at_once: int, *, fill_up: bool = False
+) -> list[BranchedRows]:
+    """All groups in order, in pieces of `rows_at_once` rows; the last has fewer, or is filled up with unused ones where
+    compiled code wants to see one shape."""
     filled = fill_rows([group_length(group) for group in groups], sequence_length)
     rows = [[groups[number] for number in row] for row in filled]
     return [
-        lay_out(rows[start : start + rows_at_once], sequence_length, rows_at_once)
+        lay_out(rows[start : start + rows_at_once], sequence_length, rows_at_once if fill_up else None)
         for start in range(0, len(rows), rows_at_once)
     ]

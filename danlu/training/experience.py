@@ -212,6 +212,7 @@ def gather_experience(
             [part for group in groups for part in parts_that_fit(group, config.sequence_length)],
             config.sequence_length,
             config.micro_batch_size,
+            fill_up=models.policy_forward.compiled,
         )
         at = start * each
         pieces.append([])

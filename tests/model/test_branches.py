@@ -168,7 +168,7 @@ def test_groups_fill_rows_in_order_and_to_the_last_place() -> None:
     assert fill_rows([], LENGTH) == []
     assert [group_length(group) for group in TWO_GROUPS_AND_ONE[0]] == [6, 4]
     groups = random_groups(31, count=20)
-    pieces = pack_groups(groups, LENGTH, rows_at_once=3)
+    pieces = pack_groups(groups, LENGTH, rows_at_once=3, fill_up=True)
     assert len(pieces) > 2
     assert {tuple(rows.input_ids.shape) for rows in pieces} == {(3, LENGTH)}, "compiled code wants one shape"
     lengths = torch.cat([rows.lengths for rows in pieces]).tolist()
