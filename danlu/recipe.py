@@ -18,7 +18,7 @@ from danlu.report.config import ReportConfig
 from danlu.run.errors import UserError
 from danlu.run.recipe_file import read_recipe
 from danlu.tokenizer.config import TokenizerConfig, TokensConfig
-from danlu.training.config import DpoConfig, PretrainConfig, RewardConfig, SftConfig
+from danlu.training.config import DpoConfig, PmpConfig, PretrainConfig, RewardConfig, SftConfig
 from danlu.training.ppo_config import PpoConfig
 
 
@@ -44,7 +44,7 @@ class Recipe:
     """What the chat model says, for the comparisons."""
     comparisons: ComparisonsConfig = field(default_factory=ComparisonsConfig)
     """What the reward model learns from."""
-    pmp: RewardConfig = field(default_factory=RewardConfig)
+    pmp: PmpConfig = field(default_factory=PmpConfig)
     """Preference-model pretraining: the reward model on many noisy comparisons."""
     reward: RewardConfig = field(default_factory=RewardConfig)
     """The reward model, fine-tuned on fewer and better ones."""

@@ -211,7 +211,10 @@ class RewardConfig(ComparisonDataConfig):
     """A model of how good a reply is, from comparisons (recipe section 8). From a language model it is preference-model
     pretraining; from a reward model it goes on with that one's head."""
 
-    model: Path = Path("runs/pretrain/model")
+    data: Path = Path("runs/comparisons/comparisons/reward.jsonl")
+    """Comparisons: our JSON lines, Alpaca or ShareGPT pairs, ranked lists, hh-rlhf transcripts."""
+
+    model: Path = Path("runs/pmp/model")
     """Model folder to start from: a language model's, or a reward model's."""
 
     out: Path = Path("runs/reward")
@@ -234,6 +237,20 @@ class RewardConfig(ComparisonDataConfig):
         super().__post_init__()
         if not 0 <= self.centre_coef < float("inf"):
             raise ValueError(f"centre_coef must be a number from 0 upwards, not {self.centre_coef}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PmpConfig(RewardConfig):
+    """The same stage as a run does it first, on the large set (recipe section 8)."""
+
+    data: Path = Path("runs/comparisons/comparisons/pmp.jsonl")
+    """Comparisons: many, and noisy."""
+
+    model: Path = Path("runs/pretrain/model")
+    """The pretrained model's folder."""
+
+    out: Path = Path("runs/pmp")
+    """Folder of the stage; the model appears in it as `model`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def test_greedy_replies_say_which_ended_by_themselves(monkeypatch: pytest.Monkey
     scripted = [SimpleNamespace(output_ids=[1], finish_reason=reason) for reason in ("stop", "length")]
     seen: dict[str, Any] = {}
 
-    def generate_batch(model: Any, stop_ids: Any, prompts: Any, sampling: Any, vocab_size: int) -> Any:
+    def generate_batch(model: Any, stop_ids: Any, prompts: Any, sampling: Any, max_rows: int, vocab_size: int) -> Any:
         seen.update(prompts=prompts, sampling=sampling)
         return scripted
 

@@ -14,4 +14,5 @@ def test_default_inputs_are_default_outputs_of_other_stages(stage: Stage) -> Non
     table = getattr(Recipe(), stage.name)
     assert table.out == ROOT / stage.name
     for field, place in stage.inputs.items():
-        assert getattr(table, field) == ROOT / place, field
+        # What a stage can do without is named by a run alone.
+        assert getattr(table, field) in (None, ROOT / place), field
