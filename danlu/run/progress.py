@@ -62,9 +62,7 @@ class ProgressBar:
     def advance(self, count: int = 1, **figures: float | str) -> None:
         """`count` more units are done; `figures` are shown beside the bar."""
         self.done += count
-        text = "  ".join(
-            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in figures.items()
-        )
+        text = "  ".join(f"{key} {_short(value)}" for key, value in figures.items())
         if self.bar:
             self.bar.update(self.task, completed=self.done, figures=text)
         elif time.monotonic() - self.last_line >= SECONDS_BETWEEN_LINES:
@@ -82,3 +80,10 @@ class ProgressBar:
             file=sys.stderr,
             flush=True,
         )
+
+
+def _short(value: float | str) -> str:
+    """Four digits of a fraction, all of a large number."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"

@@ -170,14 +170,14 @@ class PpoJob:
             self.samples = MetricsLog(self.config.out / "samples.jsonl", resume_step=self.steps)
         shown = [
             {
-                "prompt": self.tokenizer.decode(prompts[number // each]),
-                "response": self.tokenizer.decode(sequence.output_ids),
-                "ended": sequence.finish_reason == "stop",
-                "score": experience.scores[number].item(),
-                "kl": experience.kl[number].item(),
+                "prompt": self.tokenizer.decode(prompt),
+                "response": self.tokenizer.decode(experience.sequences[first].output_ids),
+                "ended": experience.sequences[first].finish_reason == "stop",
+                "score": experience.scores[first].item(),
+                "kl": experience.kl[first].item(),
             }
-            for number, sequence in enumerate(experience.sequences[: SAMPLES * each : each])
-            for number in [number * each]
+            # The first response to each of the first prompts.
+            for first, prompt in zip(range(0, SAMPLES * each, each), prompts, strict=False)
         ]
         self.samples.write({"step": self.steps + 1, "samples": shown})
 
