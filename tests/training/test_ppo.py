@@ -193,7 +193,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "two rows at once": {},
     "a prompt a row": {"responses_per_query": 1, "sequence_length": 48, "micro_batch_size": 1},
     "a response a row": {"responses_per_query": 3, "sequence_length": 44, "micro_batch_size": 3},
-    "unused rows and places": {"queries": 3, "sequence_length": 128, "micro_batch_size": 8},
+    "long rows": {"queries": 3, "sequence_length": 128, "micro_batch_size": 8},
     "minibatches": {"queries": 6, "minibatches": 3, "sequence_length": 100},
 }
 layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -241,12 +241,14 @@ def test_a_step_learns_from_what_plain_python_finds(
 
 
 @layouts
+@pytest.mark.parametrize("unused_rows", [False, True])
 def test_losses_and_gradients_are_those_of_plain_python_in_every_layout(
-    tiny_ppo: MakeConfig, tiny_tokenizer: Tokenizer, layout: dict[str, Any]
+    tiny_ppo: MakeConfig, tiny_tokenizer: Tokenizer, layout: dict[str, Any], unused_rows: bool
 ) -> None:
     """Row length, unused rows and micro-batches change nothing: all layouts equal one response at a time."""
     config = tiny_ppo(cliprange=0.1, value_cliprange=0.1, **layout)
     before, models = (models_of(config, torch.float64) for _ in range(2))
+    before.policy_forward.compiled = unused_rows  # compiled code alone gets them
     sequences = drawn(config, before, tiny_tokenizer)
     experience = scored(config, before, sequences, tiny_tokenizer)
     for model in (models.policy, models.value_model):

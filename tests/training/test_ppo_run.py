@@ -88,8 +88,8 @@ def test_with_rates_of_0_fifty_steps_change_nothing(
         assert record["rollout/logprob_difference_max"] < 1e-4
     assert len({str(responses) for responses in rollouts}) > 40, "the steps draw alike"
     first = rollouts[:50]
-    ppo(dataclasses.replace(config, out=tmp_path / "again", max_steps=10))
-    assert rollouts[50:] == first[:10], "the same prompts, seed and weights gave other responses"
+    ppo(dataclasses.replace(config, out=tmp_path / "again", max_steps=6))
+    assert rollouts[50:] == first[:6], "the same prompts, seed and weights gave other responses"
     job = job_of(dataclasses.replace(config, out=tmp_path / "alone"), tiny_tokenizer)
     job.steps = 33
     job.step()
@@ -114,6 +114,37 @@ def test_the_policy_is_frozen_until_the_value_model_has_learnt_for_a_while(
         assert "value/loss" in record
         assert ("policy/loss" in record) == ("policy" in learning)
     job.close()
+
+
+@pytest.mark.parametrize("learning", ["policy", "value_model"])
+def test_each_model_follows_its_own_rate(
+    tiny_ppo: MakeConfig, tiny_tokenizer: Tokenizer, tmp_path: Path, learning: str
+) -> None:
+    rates = {"policy": {"value_learning_rate": 0.0}, "value_model": {"policy_learning_rate": 0.0}}[learning]
+    job = job_of(tiny_ppo(out=tmp_path, **rates), tiny_tokenizer)
+    models = {"policy": job.models.policy, "value_model": job.models.value_model}
+    before = {name: copy.deepcopy(model.state_dict()) for name, model in models.items()}
+    job.step()
+    job.close()
+    for name, model in models.items():
+        stayed = all(tensor.equal(before[name][key]) for key, tensor in model.state_dict().items())
+        assert stayed == (name != learning), name
+
+
+def test_a_rate_rises_from_when_its_model_begins_to_learn(
+    tiny_ppo: MakeConfig, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    config = tiny_ppo(out=tmp_path, frozen_steps=2, warmup_steps=4, policy_learning_rate=1e-4, value_learning_rate=4e-4)
+    job = job_of(config, tiny_tokenizer)
+    rates = []
+    for _ in range(7):
+        job.step()
+        rates.append([group["lr"] for group in (*job.value_optimizer.param_groups, *job.policy_optimizer.param_groups)])
+    job.close()
+    value = [1e-4, 2e-4, 3e-4, 4e-4, 4e-4, 4e-4, 4e-4]
+    policy = [0.0, 0.0, 2.5e-5, 5e-5, 7.5e-5, 1e-4, 1e-4]
+    for step, found in enumerate(rates):
+        assert found == pytest.approx([value[step]] * 2 + [policy[step]] * 2), f"step {step + 1}"
 
 
 def test_a_run_of_frozen_steps_alone_hands_on_the_policy_bit_for_bit(tiny_ppo: MakeConfig, tmp_path: Path) -> None:
@@ -320,7 +351,7 @@ def test_shards_of_another_vocabulary_are_refused(
     ("changes", "said"),
     [
         ({"queries": 4, "minibatches": 3}, "rollout.queries 4 must be a multiple of minibatches 3"),
-        ({"pretrain_coef": 0.1, "pretrain_batch_size": 5}, "pretrain_batch_size 5 must be a multiple of micro_batch_size 2"),
+        ({"pretrain_coef": 0.1, "pretrain_batch_size": 5}, "pretrain_batch_size 5 must be a multiple of"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
         ({"kl_coef": -0.1}, "kl_coef must be a number from 0 upwards"),
         ({"max_kl": math.nan}, "max_kl must be positive"),
