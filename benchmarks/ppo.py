@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import made_up
 import tyro
-from side_by_side import Process, peer_python, spread, take_turns
+from side_by_side import PEERS, Process, peer_python, spread, take_turns
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("whole", "rollout", "rest")
@@ -46,6 +46,9 @@ class Benchmark:
     json: Path | None = None
     """File for the figures, beside standard output."""
 
+    environments: Path = PEERS
+    """Folder in which the peer's environment is kept, and made on first use."""
+
     rounds: int = 7
     """Turns of each side that count."""
 
@@ -63,6 +66,10 @@ class Benchmark:
 
     max_new_tokens: int = 32
     """Tokens of a response at most."""
+
+    top_p: float = 1.0
+    """Share of probability that ours draws from; the peer always draws from the whole distribution. The recipe's 0.9
+    makes shorter responses."""
 
     epochs: int = 1
     """Passes over a step's responses."""
@@ -121,7 +128,7 @@ def prepare(config: Benchmark, folder: Path) -> dict[str, Any]:
         made_up.write_language_model(folder, made_up.SHAPES[config.shape])
         made_up.write_reward_model(reward_model, model)
         made_up.write_prompts(prompts, count)
-    numbers = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("run", "json")}
+    numbers = {key: value for key, value in dataclasses.asdict(config).items() if not isinstance(value, Path | None)}
     paths = {"model": model, "reward_model": reward_model, "prompts": prompts, "out": folder / "out"}
     return {**numbers, "max_steps": max_steps, **{name: str(path) for name, path in paths.items()}}
 
@@ -140,7 +147,7 @@ def mean_figures(steps: list[dict[str, float]]) -> dict[str, float]:
 
 def measure(config: Benchmark) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
     """What each side said when it was ready, and its answers to all turns, by the side's name."""
-    python = peer_python(HERE / "ppo-peer-requirements.txt")
+    python = peer_python(HERE / "ppo-peer-requirements.txt", config.environments)
     with tempfile.TemporaryDirectory() as folder:
         job = prepare(config, Path(folder))
         ours = Process("danlu", sys.executable, HERE / "ppo_danlu.py", job)
@@ -173,7 +180,7 @@ def main(config: Benchmark) -> None:
             for name, own in turns.items()
         },
         "inputs": "run" if config.run else f"made up, shape {config.shape}",
-        "settings": {key: value for key, value in vars(config).items() if key not in ("run", "json")},
+        "settings": {key: value for key, value in vars(config).items() if not isinstance(value, Path | None)},
         "sides": sides,
     }, indent=2)  # fmt: skip
     print(text)

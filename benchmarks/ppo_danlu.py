@@ -33,8 +33,7 @@ def main() -> None:
             responses_per_query=job["responses_per_query"],
             max_new_tokens=job["max_new_tokens"],
             temperature=1.0,
-            # The peer draws from the whole distribution and knows no other way.
-            top_p=1.0,
+            top_p=job["top_p"],
         ),
         minibatches=job["minibatches"],
         epochs=job["epochs"],
@@ -50,8 +49,10 @@ def main() -> None:
     reference = load_model(config.model)
     value_model, reward_model = (load_reward_model(config.reward_model) for _ in range(2))
     models = Models(policy, reference, value_model, reward_model, compiled=config.compile, bf16=config.bf16)
-    prompts, _, _ = encode_prompts(config, tokenizer, config.sequence_length)
-    optimizers = [make_optimizers(model, config.optimizer)[0] for model in (policy, value_model)]
+    prompts, _ = encode_prompts(config, tokenizer)
+    optimizers = [
+        optimizer for model in (policy, value_model) for optimizer in make_optimizers(model, config.optimizer)
+    ]
     ppo = PpoJob(config, models, prompts, tokenizer, None, optimizers)
     keep_freed_memory()
     each = config.rollout.responses_per_query

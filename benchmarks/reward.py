@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import made_up
 import tyro
-from side_by_side import Process, peer_python, spread, take_turns
+from side_by_side import PEERS, Process, peer_python, spread, take_turns
 
 HERE = Path(__file__).resolve().parent
 
@@ -44,6 +44,9 @@ class Benchmark:
 
     json: Path | None = None
     """File for the figures, beside standard output."""
+
+    environments: Path = PEERS
+    """Folder in which the peer's environment is kept, and made on first use."""
 
     rounds: int = 9
     """Turns of each side that count."""
@@ -109,7 +112,7 @@ def prepare(config: Benchmark, folder: Path) -> dict[str, Any]:
         made_up.write_language_model(folder, made_up.SHAPES[config.shape])
         made_up.write_comparisons(comparisons, count)
     made_up.write_reward_model(folder / "reward", language_model)
-    numbers = {key: value for key, value in dataclasses.asdict(config).items() if key not in ("run", "json")}
+    numbers = {key: value for key, value in dataclasses.asdict(config).items() if not isinstance(value, Path | None)}
     paths = {"model": folder / "reward", "comparisons": comparisons, "out": folder / "out"}
     return {**numbers, "max_steps": max_steps, **{name: str(path) for name, path in paths.items()}}
 
@@ -121,7 +124,7 @@ def pairs_per_s(answer: dict[str, Any]) -> float:
 
 def measure(config: Benchmark) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
     """What each side said when it was ready, and its answers to all turns, by the side's name."""
-    python = peer_python(HERE / "reward-peer-requirements.txt")
+    python = peer_python(HERE / "reward-peer-requirements.txt", config.environments)
     with tempfile.TemporaryDirectory() as folder:
         job = prepare(config, Path(folder))
         ours = Process("danlu", sys.executable, HERE / "reward_danlu.py", job)
@@ -159,7 +162,7 @@ def main(config: Benchmark) -> None:
             for name, own in turns.items()
         },
         "inputs": "run" if config.run else f"made up, shape {config.shape}",
-        "settings": {key: value for key, value in vars(config).items() if key not in ("run", "json")},
+        "settings": {key: value for key, value in vars(config).items() if not isinstance(value, Path | None)},
         "sides": sides,
     }, indent=2)  # fmt: skip
     print(text)

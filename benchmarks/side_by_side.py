@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 PEERS = Path(__file__).resolve().parent / ".peers"
-"""Environments of the peers and logs of the last run; git ignores it."""
+"""Where the peers' environments are kept unless told otherwise, and the logs of the last run; git ignores it."""
 
 
-def peer_python(requirements: Path) -> Path:
-    """The Python of an environment with what `requirements` pins; made where it is missing or pins something else."""
-    folder, wanted = PEERS / requirements.stem, requirements.read_text(encoding="utf-8")
+def peer_python(requirements: Path, folder: Path) -> Path:
+    """The Python of an environment in `folder` with what `requirements` pins; made where there is none or another."""
+    folder, wanted = folder / requirements.stem, requirements.read_text(encoding="utf-8")
     python, installed = folder / "bin" / "python", folder / "installed.txt"
     if installed.is_file() and installed.read_text(encoding="utf-8") == wanted:
         return python

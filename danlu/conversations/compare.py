@@ -35,10 +35,10 @@ from danlu.run.files import publish, write_json
 from danlu.run.progress import ProgressBar
 from danlu.run.seeds import derive_seed
 
-KIND_SHARES: dict[Kind, float] = {"equal": 0.44, "language": 0.18, "cut": 0.2, "more": 0.18}
+KIND_SHARES: dict[Kind, float] = {"equal": 0.45, "language": 0.13, "cut": 0.12, "more": 0.12, "slip": 0.18}
 """How often each kind of rule-made pair is drawn. A conversation that does not allow the kind drawn (a digit cannot be
-cut, a copied word not translated) gives an `equal` pair, so that in the demo more than half are such: most pairs are
-told apart by what the prompt asks, and neither by length nor by language. Our choice."""
+cut, a copied word not translated) gives an `equal` pair, so that in the demo half are such: they are told apart by
+what the prompt asks, and neither by length nor by language. Our choice."""
 
 
 @dataclass

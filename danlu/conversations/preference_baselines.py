@@ -1,14 +1,14 @@
 """What a reward model must beat: the bias of comparisons towards length, and simple models that read no prompt.
 
-In: comparisons. Out: statistics of lengths; and for each pair of a test whether a simple rule, learnt from other pairs,
-prefers the chosen reply: 1 or 0, and 0.5 where the rule sees no difference, since it would then guess. The caller has
-the values of all pairs and can resample them.
+In: comparisons. Out: statistics of lengths; and simple rules learnt from comparisons, which say for each pair of a test
+whether they prefer the chosen reply: 1 or 0, and 0.5 where the rule sees no difference, since it would then guess. The
+caller has the values of all pairs and can resample them.
 """
 
 import re
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -60,10 +60,14 @@ def _length_bias(lengths: list[tuple[int, int]]) -> dict[str, float]:
     }
 
 
-def length_baseline(train: Sequence[Comparison], test: Sequence[Comparison]) -> Numbers:
-    """How right the rule "the longer one" is for each test pair, or "the shorter one" where this wins in training."""
+Rule = Callable[[Sequence[Comparison]], Numbers]
+"""How right a rule is for each pair."""
+
+
+def length_baseline(train: Sequence[Comparison]) -> Rule:
+    """The rule "the longer one", or "the shorter one" where this wins in training."""
     sign = 1.0 if _length_differences(train).sum() >= 0 else -1.0
-    return _correctness(sign * _length_differences(test))
+    return lambda test: _correctness(sign * _length_differences(test))
 
 
 def _length_differences(pairs: Sequence[Comparison]) -> Numbers:
@@ -71,14 +75,14 @@ def _length_differences(pairs: Sequence[Comparison]) -> Numbers:
     return np.sign(np.array([len(pair.chosen) - len(pair.rejected) for pair in pairs], dtype=np.float64))
 
 
-def bag_of_words_baseline(train: Sequence[Comparison], test: Sequence[Comparison]) -> Numbers:
-    """How right a logistic regression on the words of the replies is for each test pair.
+def bag_of_words_baseline(train: Sequence[Comparison]) -> Rule:
+    """A logistic regression on the words of the replies.
 
     It sees how often each word, Chinese character and pair of Chinese characters occurs in either reply, and nothing of
     the prompt. Its optimum is unique, so nothing is drawn.
     """
     weights = _fit(_differences(train))
-    return _correctness(_differences(test).times(weights))
+    return lambda test: _correctness(_differences(test).times(weights))
 
 
 def _correctness(scores: Numbers) -> Numbers:

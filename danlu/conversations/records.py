@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from danlu.run.errors import UserError
+from danlu.run.left_out import LeftOut
 
 T = TypeVar("T")
 
@@ -85,6 +86,17 @@ class SkippedRecord:
     path: Path
     place: str
     reason: str
+
+
+def named(messages: Sequence[Message]) -> str:
+    """What a user knows a prompt by: the beginning of its last turn."""
+    return repr(messages[-1].content[:60])
+
+
+def count_malformed(skipped: Iterable[SkippedRecord], left_out: LeftOut) -> None:
+    """Add the records to what a stage leaves out."""
+    for record in skipped:
+        left_out.add(f"malformed record: {record.reason}", f"{record.path}, {record.place}", record.reason)
 
 
 def read_conversations(path: Path, skipped: list[SkippedRecord] | None = None) -> Iterator[Conversation]:

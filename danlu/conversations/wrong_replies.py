@@ -9,6 +9,7 @@ conversation's checker finds wrong, of one kind:
 | `language` | says the right thing, or the like of it, in the other language |
 | `cut` | is the beginning of the right one |
 | `more` | is the right one with something behind it: a stop, a word, itself |
+| `slip` | is the right one with a piece of it replaced by a piece of anything, of any length and language |
 
 A wrong reply of equal length is another conversation's reply, a near miss of the right one, or made of what else
 stands in the prompt; which of these a skill allows is in `EQUAL_WAYS`.
@@ -28,7 +29,7 @@ from danlu.conversations.records import Conversation
 from danlu.conversations.skills.questions import Told
 from danlu.conversations.wrong_language import in_the_other_language, skill_of, told_of
 
-Kind = Literal["equal", "language", "cut", "more"]
+Kind = Literal["equal", "language", "cut", "more", "slip"]
 
 MAX_ATTEMPTS = 12
 """Draws of a wrong reply before another kind is tried. Our choice: a draw mostly fails because no word has the
@@ -130,6 +131,8 @@ def wrong_reply(source: Random, item: Conversation, kind: Kind, pool: ReplyPool)
             wrong = _cut(source, item)
         case "more":
             wrong = _more(source, item, pool)
+        case "slip":
+            wrong = _slip(source, item, pool)
     assert wrong is None or not check_reply(item, wrong), f"this reply is right: {wrong!r} in {item}"
     return wrong
 
@@ -331,5 +334,28 @@ def _more(source: Random, item: Conversation, pool: ReplyPool) -> str | None:
         else:
             wrong = item.reply + joint + item.reply
         if not check_reply(item, wrong):
+            return wrong
+    return None
+
+
+LONGEST_SLIP = 4
+"""Characters of the right reply that one slip replaces at most, and characters that it puts there. Our choice: a token
+or two."""
+
+
+def _slip(source: Random, item: Conversation, pool: ReplyPool) -> str | None:
+    """A piece of the right reply replaced by one of some word, once or twice: as a model errs that draws an unlikely
+    token. A reward model that has not seen such replies lets half of them pass, and PPO does not unlearn them
+    (docs/LOG.md)."""
+    words = list(pool.words)
+    for _ in range(MAX_ATTEMPTS if words else 0):
+        wrong = item.reply
+        for _ in range(source.choice((1, 1, 2))):
+            word = source.choice(pool.words[source.choice(words)])
+            start = source.randrange(len(word))
+            piece = word[start : start + source.randint(1, LONGEST_SLIP)]
+            place = source.randrange(len(wrong))
+            wrong = wrong[:place] + piece + wrong[place + source.randint(1, LONGEST_SLIP) :]
+        if wrong.strip() == wrong and not check_reply(item, wrong):
             return wrong
     return None

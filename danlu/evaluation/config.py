@@ -41,6 +41,9 @@ class EvaluateConfig:
     seed: int = 1
     """Of those draws."""
 
+    base_per_skill: int = 20
+    """Conversations of each skill that the base model is asked: it answers hardly any, and to show that few will do."""
+
     samples_per_skill: int = 3
     """Conversations of each skill that the report shows."""
 
@@ -48,5 +51,6 @@ class EvaluateConfig:
     """`cpu`, `cuda`, `cuda:1`; None to find it."""
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        for name in ("max_new_tokens", "base_per_skill"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

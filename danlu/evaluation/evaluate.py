@@ -2,8 +2,9 @@
 
 `figures.json`: `bits_per_byte` (objects `before` and `after` fine-tuning: `all` and each language),
 `byte_5gram_bits_per_byte` (same documents; it does not count document ends, which the model must also predict),
-`accuracy`, `unseen_accuracy` (objects `before` and `after`, a number for each skill), `refusal` (`harmful`,
-`harmless`, after fine-tuning), `completions` of the base model, and `samples`.
+`accuracy`, `unseen_accuracy` (objects `before`, over `base_per_skill` conversations a skill, and `after`, over all; a
+number for each skill), `refusal` (`harmful`, `harmless`, after fine-tuning), `completions` of the base model, and
+`samples`.
 
 With an aligned model, `aligned` holds its `bits_per_byte`, `accuracy`, `unseen_accuracy` and `refusal` (as above, of
 this model alone), and how it does against the fine-tuned one: `prompts`, `win_rate`, `win_rate_by_split`,
@@ -17,7 +18,7 @@ from typing import Any
 from danlu.conversations.records import Conversation, read_conversations
 from danlu.evaluation.config import EvaluateConfig
 from danlu.evaluation.kneser_ney import byte_ngram_bits_per_byte
-from danlu.evaluation.skills import greedy_replies, refusal_rate, samples, skill_accuracy
+from danlu.evaluation.skills import first_of_each_skill, greedy_replies, refusal_rate, samples, skill_accuracy
 from danlu.evaluation.win_rate import win_rate
 from danlu.inference.config import SamplingConfig
 from danlu.inference.generate import generate
@@ -106,7 +107,10 @@ def evaluate(config: EvaluateConfig) -> Path:
             NGRAM_ORDER,
         )
         bar.advance()
-        before = _figures_of(config.base, shards, splits, config, bar)
+        few = {
+            name: first_of_each_skill(conversations, config.base_per_skill) for name, conversations in splits.items()
+        }
+        before = _figures_of(config.base, shards, few, config, bar)
         after = _figures_of(config.model, shards, splits, config, bar)
         aligned = _aligned_figures(config, config.aligned, shards, splits, bar) if config.aligned else None
     write_json(

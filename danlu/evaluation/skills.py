@@ -3,7 +3,7 @@
 In: a model and generated conversations with their checks. Out: shares of right replies, and samples.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +32,17 @@ class Reply:
 def is_right(conversation: Conversation, reply: Reply) -> bool:
     """Whether the reply ended by itself and is a right one."""
     return reply.ended and check_reply(conversation, reply.text)
+
+
+def first_of_each_skill(conversations: Sequence[Conversation], count: int) -> list[Conversation]:
+    """The first `count` conversations of each skill, in order."""
+    met: Counter[str | None] = Counter()
+    kept = []
+    for conversation in conversations:
+        met[conversation.skill] += 1
+        if met[conversation.skill] <= count:
+            kept.append(conversation)
+    return kept
 
 
 def greedy_replies(
@@ -82,17 +93,15 @@ def refusal_rate(conversations: Sequence[Conversation], replies: Sequence[Reply]
 
 def samples(conversations: Sequence[Conversation], replies: Sequence[Reply], per_skill: int) -> list[dict[str, Any]]:
     """The first `per_skill` conversations of each skill with the model's reply and the verdict."""
-    shown: dict[str, int] = defaultdict(int)
-    result = []
-    for conversation, reply in zip(conversations, replies, strict=True):
-        skill = conversation.skill or "unnamed"
-        shown[skill] += 1
-        if shown[skill] <= per_skill:
-            result.append({
-                "skill": skill,
-                "messages": [{"role": turn.role, "content": turn.content} for turn in conversation.prompt],
-                "reply": reply.text if reply.ended else f"{reply.text} …",
-                "expected": conversation.reply,
-                "right": is_right(conversation, reply),
-            })  # fmt: skip
-    return result
+    shown = {id(conversation) for conversation in first_of_each_skill(conversations, per_skill)}
+    return [
+        {
+            "skill": conversation.skill or "unnamed",
+            "messages": [{"role": turn.role, "content": turn.content} for turn in conversation.prompt],
+            "reply": reply.text if reply.ended else f"{reply.text} …",
+            "expected": conversation.reply,
+            "right": is_right(conversation, reply),
+        }
+        for conversation, reply in zip(conversations, replies, strict=True)
+        if id(conversation) in shown
+    ]

@@ -10,18 +10,15 @@ response has its `reward`, and the best comes first: best-of-n.
 
 import json
 import os
-import sys
-from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from danlu.conversations.prompts import Prompt, read_prompts
-from danlu.conversations.records import SkippedRecord
+from danlu.conversations.prompts import Prompt
 from danlu.inference.config import SampleConfig
 from danlu.inference.engine import generate_batch
-from danlu.inference.generate import encode_prompt
 from danlu.inference.load import check_same_tokenizer, load_for_text
+from danlu.inference.room import prompts_with_room
 from danlu.inference.score import score_groups
 from danlu.model.checkpoint import load_reward_model
 from danlu.model.transformer import ScalarModel, Transformer
@@ -41,9 +38,16 @@ def sample_responses(config: SampleConfig) -> Path:
     if config.reward_model is not None:
         check_same_tokenizer(config.reward_model, config.model, tokenizer)
         reward_model = load_reward_model(config.reward_model, device=pick_device(config.device))
-    prompts, dropped, examples = _prompts_with_room(config, model, tokenizer)
-    for example in examples:
-        print(f"responses: left out, for example: {example}", file=sys.stderr)
+    prompts, left_out = prompts_with_room(
+        config.data,
+        tokenizer,
+        config.sampling.max_new_tokens,
+        model.config.max_position_embeddings,
+        config.num_prompts or None,
+    )
+    left_out.tell("responses")
+    if not prompts:
+        raise UserError(f"no prompt can be answered; {left_out.counts}", where=config.data, mend="Lower max_new_tokens")
     product, aside = config.out / "responses.jsonl", config.out / ".responses.partial.jsonl"
     records = _whole_pieces(aside, config.prompts_at_once)
     with (
@@ -59,7 +63,10 @@ def sample_responses(config: SampleConfig) -> Path:
             stream.flush()
             bar.advance(len(piece))
     os.replace(aside, product)
-    write_json(config.out / "figures.json", {**_figures(records), "dropped": dropped, "dropped_examples": examples})
+    write_json(
+        config.out / "figures.json",
+        {**_figures(records), "dropped": left_out.counts, "dropped_examples": left_out.examples},
+    )
     return product
 
 
@@ -67,12 +74,12 @@ def answer(
     model: Transformer,
     reward_model: ScalarModel | None,
     tokenizer: Tokenizer,
-    prompts: list[Prompt],
+    prompts: list[tuple[Prompt, list[int]]],
     config: SampleConfig,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """The records of some prompts, answered side by side."""
-    ids = [encode_prompt(tokenizer, prompt.turns) for prompt in prompts]
+    """The records of some prompts, which come with their ids, answered side by side."""
+    ids = [own for _, own in prompts]
     sampling = config.sampling.seeded(seed)
     sequences = generate_batch(
         model,
@@ -89,7 +96,7 @@ def answer(
         groups = [(prompt, [sequence.response_ids for sequence in own]) for prompt, own in zip(ids, each, strict=True)]
         rewards = score_groups(reward_model, groups)
     records = []
-    for number, (prompt, own) in enumerate(zip(prompts, each, strict=True)):
+    for number, ((prompt, _), own) in enumerate(zip(prompts, each, strict=True)):
         responses: list[dict[str, Any]] = [
             {
                 "text": tokenizer.decode(sequence.output_ids),
@@ -104,30 +111,6 @@ def answer(
             responses.sort(key=lambda response: -response["reward"])
         records.append({"messages": prompt.turns, "responses": responses, **prompt.labels})
     return records
-
-
-def _prompts_with_room(
-    config: SampleConfig, model: Transformer, tokenizer: Tokenizer
-) -> tuple[list[Prompt], dict[str, int], list[str]]:
-    """The prompts to answer; what was left out by reason, with an example of each."""
-    skipped: list[SkippedRecord] = []
-    limit, kept = model.config.max_position_embeddings, []
-    dropped: dict[str, int] = {}
-    examples: list[str] = []
-    for prompt in islice(read_prompts(config.data, skipped), config.num_prompts or None):
-        if len(encode_prompt(tokenizer, prompt.turns)) + config.sampling.max_new_tokens <= limit:
-            kept.append(prompt)
-            continue
-        reason = f"leaves no room for {config.sampling.max_new_tokens} tokens within {limit}"
-        if reason not in dropped:
-            examples.append(f"{prompt.messages[-1].content[:60]!r}: {reason}")
-        dropped[reason] = dropped.get(reason, 0) + 1
-    if skipped:
-        dropped["malformed record"] = len(skipped)
-        examples.append(f"{skipped[0].path}, {skipped[0].place}: {skipped[0].reason}")
-    if not kept:
-        raise UserError(f"no prompt can be answered; {dropped}", where=config.data, mend="Lower max_new_tokens")
-    return kept, dropped, examples
 
 
 def _whole_pieces(path: Path, size: int) -> list[dict[str, Any]]:

@@ -68,6 +68,22 @@ def fill_rows(lengths: Sequence[int], sequence_length: int) -> list[list[int]]:
     return rows
 
 
+def fill_rows_tightly(lengths: Sequence[int], sequence_length: int) -> list[list[int]]:
+    """The same in few rows: the longest groups first, each into the first row that has room for it."""
+    if max(lengths, default=0) > sequence_length:
+        raise ValueError(f"a group of {max(lengths)} tokens is longer than a row of {sequence_length}")
+    rows: list[list[int]] = []
+    rooms: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        row = next((row for row, room in enumerate(rooms) if lengths[number] <= room), len(rows))
+        if row == len(rows):
+            rows.append([])
+            rooms.append(sequence_length)
+        rows[row].append(number)
+        rooms[row] -= lengths[number]
+    return rows
+
+
 def lay_out(rows: Sequence[Sequence[Group]], sequence_length: int, num_rows: int | None = None) -> BranchedRows:
     """The groups of each row as tensors; `num_rows` adds unused rows, so that compiled code sees one shape."""
     count = num_rows or len(rows)

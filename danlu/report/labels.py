@@ -63,6 +63,7 @@ SOURCES: dict[str, Label] = {
     "language": ("In the other language", "用错语言"),
     "cut": ("Cut short", "半截回答"),
     "more": ("Something too much", "画蛇添足"),
+    "slip": ("A slip in it", "说走了嘴"),
     "all": ("All", "全部"),
 }
 """What the rejected reply of a comparison is."""

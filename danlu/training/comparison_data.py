@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from danlu.conversations.comparisons import Comparison
-from danlu.model.branches import BranchedRows, Group, fill_rows, group_length, lay_out
+from danlu.conversations.records import named
+from danlu.model.branches import BranchedRows, Group, fill_rows_tightly, group_length, lay_out
+from danlu.run.left_out import LeftOut
 from danlu.run.seeds import derive_seed
 from danlu.tokenizer.bpe import Tokenizer
 from danlu.tokenizer.chat import encode_conversation
@@ -73,15 +75,7 @@ class EncodedComparisons:
     groups: list[PromptGroup] = field(default_factory=list)
     kept: list[Comparison] = field(default_factory=list)
     """The comparisons in the order of the groups' pairs."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Reason and number."""
-    examples: list[str] = field(default_factory=list)
-    """One for each reason."""
-
-    def drop(self, reason: str, comparison: Comparison) -> None:
-        if reason not in self.dropped:
-            self.examples.append(f"{comparison.messages[-1].content[:60]!r}: {reason}")
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def num_pairs(self) -> int:
@@ -102,9 +96,9 @@ def encode_comparisons(comparisons: Iterable[Comparison], tokenizer: Tokenizer, 
             [*tokenizer.encode(reply), tokenizer.im_end_id] for reply in (comparison.chosen, comparison.rejected)
         )
         if chosen == rejected:
-            result.drop("both answers have the same ids", comparison)
+            result.left_out.add("both answers have the same ids", named(comparison.messages))
         elif group_length((prompts[key], (chosen, rejected))) > limit:
-            result.drop(f"longer than {limit} tokens with both answers", comparison)
+            result.left_out.add(f"longer than {limit} tokens with both answers", named(comparison.messages))
         else:
             by_prompt.setdefault(key, []).append((comparison, chosen, rejected))
     for key, members in by_prompt.items():
@@ -180,7 +174,7 @@ class PairSteps:
 
     def __getitem__(self, index: SupportsIndex) -> list[PairBatch]:
         numbers = self.steps[int(index)]
-        rows = fill_rows([group_length(self.groups[number].group) for number in numbers], self.sequence_length)
+        rows = fill_rows_tightly([group_length(self.groups[number].group) for number in numbers], self.sequence_length)
         return [
             self._micro_batch([[numbers[place] for place in row] for row in rows[start : start + self.rows_at_once]])
             for start in range(0, len(rows), self.rows_at_once)

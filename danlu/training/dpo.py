@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from danlu.conversations.records import SkippedRecord
+from danlu.conversations.records import SkippedRecord, count_malformed
 from danlu.inference.load import load_for_text
 from danlu.model.branches import BranchedRows, pack_groups
 from danlu.model.checkpoint import load_model, save_model
@@ -32,8 +32,8 @@ from danlu.training.optimizer import constant_factor, make_optimizers
 from danlu.training.ppo_math import token_logprobs
 from danlu.training.preference_math import dpo_loss_sum
 from danlu.training.pretrain import compile_or_say_why
-from danlu.training.reward import encode_or_refuse, read_held_out, say_what_is_left_out
-from danlu.training.reward_figures import held_out_figures
+from danlu.training.reward import encode_or_refuse, read_held_out
+from danlu.training.reward_figures import baselines, held_out_figures
 from danlu.training.step import Forward
 
 
@@ -102,7 +102,8 @@ def dpo(config: DpoConfig) -> Path:
     skipped: list[SkippedRecord] = []
     train, test, unseen, shared = read_held_out(config, skipped)
     encoded = encode_or_refuse(config.data, train, tokenizer, limit)
-    say_what_is_left_out("dpo", encoded, skipped)
+    count_malformed(skipped, encoded.left_out)
+    encoded.left_out.tell("dpo")
     tests = {"test": encode_or_refuse(config.test or config.data, test, tokenizer, limit)}
     if unseen:
         tests["unseen"] = encode_or_refuse(config.unseen or config.data, unseen, tokenizer, limit)
@@ -135,7 +136,7 @@ def dpo(config: DpoConfig) -> Path:
 
     # Product
     model.eval()
-    figures = {}
+    rules, figures = baselines(encoded.kept), {}
     for name, part in tests.items():
         own, old = (group_logprobs(each, part, limit, step.micro_batch_size) for each in (model, reference))
         margins = [
@@ -143,7 +144,7 @@ def dpo(config: DpoConfig) -> Path:
             for group, new, before in zip(part.groups, own, old, strict=True)
             for better, worse in group.pairs
         ]
-        figures[name] = held_out_figures(margins, part.kept, encoded.kept)
+        figures[name] = held_out_figures(margins, part.kept, rules)
     history = read_jsonl(config.out / "metrics.jsonl")
     write_json(
         config.out / "figures.json",
@@ -152,9 +153,9 @@ def dpo(config: DpoConfig) -> Path:
             "prompts": len(encoded.groups),
             "steps": len(steps),
             "loss": statistics.fmean(record["loss"] for record in history[-50:]),
-            "dropped": encoded.dropped,
-            "dropped_examples": encoded.examples,
-            "held_out_dropped": {name: part.dropped for name, part in tests.items()},
+            "dropped": encoded.left_out.counts,
+            "dropped_examples": encoded.left_out.examples,
+            "held_out_dropped": {name: part.left_out.counts for name, part in tests.items()},
             "shared_prompts": shared,
             **figures["test"],
             "unseen": figures.get("unseen"),

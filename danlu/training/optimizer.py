@@ -10,12 +10,23 @@ from torch import nn
 
 from danlu.training.optimizer_config import OptimizerConfig
 
+GAINS = "gains"
+"""Name of the parameter group of the norms' weights, where they have one."""
 
-def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """AdamW over all parameters, or Muon over the matrices of the blocks and AdamW over the rest."""
-    matrices, hidden, plain = [], [], []
+
+def make_optimizers(
+    model: nn.Module, config: OptimizerConfig, *, gains_apart: bool = False
+) -> list[torch.optim.Optimizer]:
+    """AdamW over all parameters, or Muon over the matrices of the blocks and AdamW over the rest.
+
+    With `gains_apart` the weights of the norms are AdamW's last group, named `GAINS`, so that they can have a rate of
+    their own.
+    """
+    matrices, hidden, plain, gains = [], [], [], []
     for name, parameter in model.named_parameters():
-        if parameter.dim() < 2 or name.startswith("embed_tokens"):
+        if gains_apart and name.endswith("norm.weight"):
+            gains.append(parameter)
+        elif parameter.dim() < 2 or name.startswith("embed_tokens"):
             plain.append(parameter)
         elif config.name == "muon" and name.startswith("layers."):
             hidden.append(parameter)
@@ -24,6 +35,7 @@ def make_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.opt
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},
+        *([{"params": gains, "weight_decay": 0.0, "name": GAINS}] if gains_apart else []),
     ]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)

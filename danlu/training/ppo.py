@@ -27,17 +27,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from danlu.conversations.prompts import read_prompts
-from danlu.conversations.records import SkippedRecord
 from danlu.inference.load import check_same_tokenizer, load_for_text
+from danlu.inference.room import prompts_with_room
 from danlu.model.checkpoint import load_model, load_reward_model, save_model
 from danlu.run.device import pick_device
 from danlu.run.errors import UserError
 from danlu.run.files import write_json
+from danlu.run.left_out import LeftOut
 from danlu.run.metrics import MetricsLog, read_jsonl
 from danlu.run.seeds import derive_seed
 from danlu.tokenizer.bpe import Tokenizer
-from danlu.tokenizer.chat import encode_conversation
 from danlu.tokenizer.shards import TokenShards
 from danlu.training.experience import Experience, Models, gather_experience, roll_out
 from danlu.training.loader import Batches, Prefetched, StreamRows
@@ -137,7 +136,7 @@ class PpoJob:
                 minibatch = experience.minibatches[number]
                 value.add(**value_gradient(self.models, minibatch, config))
                 rate = config.value_learning_rate * self._warmth(self.steps)
-                value.add(grad_norm=self._take(self.models.value_model, self.value_optimizer, rate))
+                value.add(grad_norm=self._take(self.models.value_model, self.value_optimizer, rate, rate))
                 if self.steps < config.frozen_steps:
                     continue
                 policy.add(**policy_gradient(self.models, minibatch, config, self.tokenizer.vocab_size))
@@ -147,16 +146,17 @@ class PpoJob:
                     pretrain.add(
                         **add_pretraining_gradient(self.models.policy, self.pretrain_loss, batch, config.pretrain_coef)
                     )
-                rate = config.policy_learning_rate * self._warmth(self.steps - config.frozen_steps)
-                self._take(self.models.policy, self.policy_optimizer, rate)
+                warmth = self._warmth(self.steps - config.frozen_steps)
+                rate, gain_rate = config.policy_learning_rate * warmth, config.gain_rate * warmth
+                self._take(self.models.policy, self.policy_optimizer, rate, gain_rate)
         return {**policy.means("policy"), **value.means("value"), **pretrain.means("pretrain")}
 
     def _warmth(self, steps: int) -> float:
         """Share of a rate after `steps` steps of a model's learning."""
         return min(1.0, (steps + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
 
-    def _take(self, model: nn.Module, optimizer: torch.optim.Optimizer, rate: float) -> float:
-        return step_model(model, optimizer, rate, self.config.optimizer.max_grad_norm)
+    def _take(self, model: nn.Module, optimizer: torch.optim.Optimizer, rate: float, gain_rate: float) -> float:
+        return step_model(model, optimizer, rate, gain_rate, self.config.optimizer.max_grad_norm)
 
     def _stop_where_kl_ran_away(self, experience: Experience) -> None:
         kl = experience.figures["objective/kl"]
@@ -203,38 +203,17 @@ class PpoJob:
                 resource.close()
 
 
-def encode_prompts(
-    config: PpoConfig, tokenizer: Tokenizer, limit: int
-) -> tuple[list[list[int]], dict[str, int], list[str]]:
-    """Prompts of the file as ids; what was left out by reason, with an example of each.
-
-    A prompt that leaves fewer than `max_new_tokens` of the `limit` tokens for its answer is left out.
-    """
-    skipped: list[SkippedRecord] = []
-    kept: list[list[int]] = []
-    dropped: dict[str, int] = {}
-    examples: list[str] = []
-    for prompt in read_prompts(config.data, skipped):
-        ids, _ = encode_conversation(tokenizer, prompt.turns, add_generation_prompt=True)
-        if len(ids) + config.rollout.max_new_tokens <= limit:
-            kept.append(ids)
-            continue
-        reason = f"leaves no room for {config.rollout.max_new_tokens} tokens within {limit}"
-        if reason not in dropped:
-            examples.append(f"{prompt.messages[-1].content[:60]!r}: {reason}")
-        dropped[reason] = dropped.get(reason, 0) + 1
-    for record in skipped:
-        reason = f"malformed record: {record.reason}"
-        if reason not in dropped:
-            examples.append(f"{record.path}, {record.place}: {record.reason}")
-        dropped[reason] = dropped.get(reason, 0) + 1
+def encode_prompts(config: PpoConfig, tokenizer: Tokenizer) -> tuple[list[list[int]], LeftOut]:
+    """Prompts of the file as ids, and what was left out; UserError where they do not fill a step."""
+    kept, left_out = prompts_with_room(config.data, tokenizer, config.rollout.max_new_tokens, config.sequence_length)
     if len(kept) < config.rollout.queries:
         raise UserError(
-            f"{len(kept)} prompts can be used, fewer than one step's {config.rollout.queries}; left out: {dropped}",
+            f"{len(kept)} prompts can be used, fewer than one step's {config.rollout.queries}; left out: "
+            f"{left_out.counts}",
             where=config.data,
             mend="Add prompts, or lower rollout.queries or rollout.max_new_tokens",
         )
-    return kept, dropped, examples
+    return [ids for _, ids in kept], left_out
 
 
 def pretraining_batches(config: PpoConfig, tokenizer: Tokenizer, model: nn.Module) -> Prefetched | None:
@@ -284,13 +263,13 @@ def ppo(config: PpoConfig, observe: Observe | None = None) -> Path:
     models = Models(policy, reference, value_model, reward_model, compiled=compiled, bf16=config.bf16)
 
     # Data
-    prompts, dropped, examples = encode_prompts(config, tokenizer, config.sequence_length)
-    for example in examples:
-        print(f"ppo: left out, for example: {example}", file=sys.stderr)
+    prompts, left_out = encode_prompts(config, tokenizer)
+    left_out.tell("ppo")
     pretraining = pretraining_batches(config, tokenizer, policy)
 
     # Optimiser
-    optimizers = [make_optimizers(model, config.optimizer)[0] for model in (policy, value_model)]
+    (policy_optimizer,) = make_optimizers(policy, config.optimizer, gains_apart=True)
+    optimizers = [policy_optimizer, *make_optimizers(value_model, config.optimizer)]
 
     # Loop
     job = PpoJob(config, models, prompts, tokenizer, pretraining, optimizers, observe)
@@ -304,8 +283,8 @@ def ppo(config: PpoConfig, observe: Observe | None = None) -> Path:
         config.out / "figures.json",
         {
             "prompts": len(prompts),
-            "dropped": dropped,
-            "dropped_examples": examples,
+            "dropped": left_out.counts,
+            "dropped_examples": left_out.examples,
             "steps": len(history),
             "stopped": job.stopped,
             "training": before_and_after(history, config.frozen_steps),

@@ -74,6 +74,11 @@ class PpoConfig:
     policy_learning_rate: float = 1e-6
     """AdamW's rate for the policy (recipe section 9)."""
 
+    gain_learning_rate: float | None = None
+    """AdamW's rate for the gains of the policy's norms; None, the recipe, gives them the policy's. Our option:
+    a gain is about 1 and an entry of a matrix about 0.05, so at one rate the gains hardly move, though they carry with
+    the least noise what all answers have in common, how sharply the policy chooses (docs/LOG.md)."""
+
     value_learning_rate: float = 5e-6
     """AdamW's rate for the value model (recipe section 9)."""
 
@@ -152,6 +157,8 @@ class PpoConfig:
         for name in not_negative:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a number from 0 upwards, not {getattr(self, name)}")
+        if not 0 <= self.gain_rate < math.inf:
+            raise ValueError(f"gain_learning_rate must be a number from 0 upwards, not {self.gain_learning_rate}")
         for name in ("max_kl", "cliprange", "value_cliprange"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
@@ -169,3 +176,8 @@ class PpoConfig:
             )
         if self.optimizer.name != "adamw":
             raise ValueError("PPO is written for AdamW: its two rates are AdamW's")
+
+    @property
+    def gain_rate(self) -> float:
+        """The rate of the policy's gains."""
+        return self.policy_learning_rate if self.gain_learning_rate is None else self.gain_learning_rate

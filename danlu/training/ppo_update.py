@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from danlu.training.experience import MicroExperience, Models, drawn_logprobs, padded, response_logits
+from danlu.training.optimizer import GAINS
 from danlu.training.ppo_config import PpoConfig
 from danlu.training.ppo_math import policy_loss_sum, value_loss_sum
 from danlu.training.step import LossOf, accumulate_gradients, clip_and_step
@@ -103,9 +104,11 @@ def add_pretraining_gradient(
     return {"loss": loss, "grad_norm": norm, "tokens": float(num_targets)}
 
 
-def step_model(model: nn.Module, optimizer: torch.optim.Optimizer, rate: float, max_grad_norm: float) -> float:
+def step_model(
+    model: nn.Module, optimizer: torch.optim.Optimizer, rate: float, gain_rate: float, max_grad_norm: float
+) -> float:
     """Clip, update at `rate` and clear the gradients; the norm before clipping. A gradient that is not finite is left
-    out (the caller sees it in the norm)."""
+    out (the caller sees it in the norm). `gain_rate` is that of the norms' weights where these are a group."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = gain_rate if group.get("name") == GAINS else rate
     return clip_and_step(model.parameters(), [optimizer], max_grad_norm)

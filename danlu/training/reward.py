@@ -22,7 +22,7 @@ from torch import Tensor
 from danlu.conversations.comparisons import Comparison, read_comparisons
 from danlu.conversations.preference_baselines import length_bias
 from danlu.conversations.prompt_split import split_by_prompt, without_shared_prompts
-from danlu.conversations.records import SkippedRecord
+from danlu.conversations.records import SkippedRecord, count_malformed
 from danlu.inference.load import check_vocabulary
 from danlu.inference.score import score_groups
 from danlu.model.checkpoint import is_reward_model, load_reward_model, load_with_new_score, save_model
@@ -45,7 +45,7 @@ from danlu.training.loop import Loop
 from danlu.training.optimizer import constant_factor, make_optimizers
 from danlu.training.preference_math import centring_loss_sum, pairwise_loss_sum
 from danlu.training.pretrain import compile_or_say_why
-from danlu.training.reward_figures import held_out_figures
+from danlu.training.reward_figures import accuracy, baselines, held_out_figures
 from danlu.training.step import Forward
 
 ONE_WAY = 0.99
@@ -96,17 +96,6 @@ def read_held_out(
     return train, test, unseen, shared
 
 
-def say_what_is_left_out(stage: str, encoded: EncodedComparisons, skipped: Sequence[SkippedRecord]) -> None:
-    """Add malformed records to what was left out; an example of each reason on standard error."""
-    for record in skipped:
-        reason = f"malformed record: {record.reason}"
-        if reason not in encoded.dropped:
-            encoded.examples.append(f"{record.path}, {record.place}: {record.reason}")
-        encoded.dropped[reason] = encoded.dropped.get(reason, 0) + 1
-    for example in encoded.examples:
-        print(f"{stage}: left out, for example: {example}", file=sys.stderr)
-
-
 def warn_of_one_way(bias: dict[str, dict[str, float]]) -> None:
     """One line where length alone tells the chosen reply in (nearly) every pair."""
     for side in ("longer", "shorter"):
@@ -125,7 +114,7 @@ def encode_or_refuse(
     encoded = encode_comparisons(comparisons, tokenizer, limit)
     if not encoded.kept:
         raise UserError(
-            f"no comparison to learn from; {encoded.dropped or 'the file is empty'}",
+            f"no comparison to learn from; {encoded.left_out.counts or 'the file is empty'}",
             where=path,
             mend="Raise step.sequence_length, or shorten the texts",
         )
@@ -162,7 +151,8 @@ def reward(config: RewardConfig) -> Path:
     skipped: list[SkippedRecord] = []
     train, test, unseen, shared = read_held_out(config, skipped)
     encoded = encode_or_refuse(config.data, train, tokenizer, limit)
-    say_what_is_left_out("reward", encoded, skipped)
+    count_malformed(skipped, encoded.left_out)
+    encoded.left_out.tell("reward")
     bias = length_bias(encoded.kept)
     warn_of_one_way(bias)
     tests = {"test": encode_or_refuse(config.test or config.data, test, tokenizer, limit)}
@@ -198,10 +188,10 @@ def reward(config: RewardConfig) -> Path:
 
     # Product
     model.eval()
-    figures = {name: held_out_figures(margins(model, part), part.kept, encoded.kept) for name, part in tests.items()}
+    rules = baselines(encoded.kept)
+    figures = {name: held_out_figures(margins(model, part), part.kept, rules) for name, part in tests.items()}
     for name, part in tests.items():
-        old = held_out_figures(before[name], part.kept, encoded.kept)["accuracy"] if name in before else None
-        figures[name]["before"] = old
+        figures[name]["before"] = accuracy(before[name], part.kept) if name in before else None
     history = read_jsonl(config.out / "metrics.jsonl")
     write_json(
         config.out / "figures.json",
@@ -211,9 +201,9 @@ def reward(config: RewardConfig) -> Path:
             "steps": len(steps),
             "loss": statistics.fmean(record["loss"] for record in history[-50:]),
             "pairs_per_s": statistics.median(record["targets_per_s"] for record in history),
-            "dropped": encoded.dropped,
-            "dropped_examples": encoded.examples,
-            "held_out_dropped": {name: part.dropped for name, part in tests.items()},
+            "dropped": encoded.left_out.counts,
+            "dropped_examples": encoded.left_out.examples,
+            "held_out_dropped": {name: part.left_out.counts for name, part in tests.items()},
             "shared_prompts": shared,
             "length_bias": bias,
             **figures["test"],

@@ -1,35 +1,47 @@
 """How good a reward model is on held-out comparisons, beside what needs no model (recipe section 8)."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from danlu.conversations.comparisons import Comparison
-from danlu.conversations.preference_baselines import bag_of_words_baseline, length_baseline
+from danlu.conversations.preference_baselines import Rule, bag_of_words_baseline, length_baseline
 from danlu.run.intervals import mean_with_interval
 
 CALIBRATION_BINS = 5
 """Parts of the range from 0.5 to 1 of the model's certainty. Our choice: each keeps hundreds of the demo's pairs."""
 
 
+def baselines(train: Sequence[Comparison]) -> dict[str, Rule]:
+    """The simple rules that a reward model is measured beside, learnt from the same comparisons."""
+    return {
+        "length_baseline_accuracy": length_baseline(train),
+        "bag_of_words_accuracy": bag_of_words_baseline(train),
+    }
+
+
+def accuracy(margins: Sequence[float], held_out: Sequence[Comparison]) -> dict[str, float]:
+    """Share of the comparisons whose chosen reply scores higher, with its interval over prompts."""
+    return mean_with_interval([float(margin > 0) for margin in margins], _prompts(held_out))
+
+
+def _prompts(comparisons: Sequence[Comparison]) -> list[str]:
+    return [repr(comparison.messages) for comparison in comparisons]
+
+
 def held_out_figures(
-    margins: Sequence[float], held_out: Sequence[Comparison], train: Sequence[Comparison]
+    margins: Sequence[float], held_out: Sequence[Comparison], rules: Mapping[str, Rule]
 ) -> dict[str, Any]:
     """Figures of a model that scored each chosen reply higher than the rejected by `margins`.
 
-    `pairs`; `accuracy`, `length_baseline_accuracy`, `bag_of_words_accuracy` (each `value`, `low`, `high`; the
-    baselines learn from `train`); `by_source` and `by_skill`, the same of each; `calibration`. Equal scores count as
-    wrong; intervals are over prompts.
+    `pairs`; `accuracy`, and that of the `rules` by name (each `value`, `low`, `high`); `by_source` and `by_skill`, the
+    same of each; `calibration`. Equal scores count as wrong; intervals are over prompts.
     """
-    right = [margin > 0 for margin in margins]
-    verdicts = {
-        "accuracy": np.array(right, dtype=np.float64),
-        "length_baseline_accuracy": np.asarray(length_baseline(train, held_out), dtype=np.float64),
-        "bag_of_words_accuracy": np.asarray(bag_of_words_baseline(train, held_out), dtype=np.float64),
-    }
-    prompts = [repr(comparison.messages) for comparison in held_out]
+    right = np.array([margin > 0 for margin in margins], dtype=np.float64)
+    verdicts = {"accuracy": right, **{name: rule(held_out) for name, rule in rules.items()}}
+    prompts = _prompts(held_out)
 
     def of(places: Sequence[int]) -> dict[str, Any]:
         parts = [prompts[place] for place in places]

@@ -5,17 +5,17 @@ epoch, `targets` learnt in all, `loss` (mean of the last 50 steps), `steps`.
 """
 
 import statistics
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from danlu.conversations.records import SkippedRecord, read_conversations
+from danlu.conversations.records import SkippedRecord, count_malformed, read_conversations
 from danlu.inference.load import load_for_text
 from danlu.model.checkpoint import save_model
 from danlu.run.device import pick_device
 from danlu.run.errors import UserError
 from danlu.run.files import write_json
+from danlu.run.left_out import LeftOut
 from danlu.run.metrics import read_jsonl
 from danlu.tokenizer.bpe import Tokenizer
 from danlu.tokenizer.chat import encode_conversation
@@ -42,40 +42,29 @@ def cut_to_length(ids: np.ndarray, mask: np.ndarray, limit: int) -> Encoded | No
     return ids[:last], mask[:last]
 
 
-def encode_for_training(
-    path: Path, tokenizer: Tokenizer, limit: int
-) -> tuple[list[Encoded], dict[str, int], list[str]]:
-    """Conversations of a file as (ids, loss mask); how many were dropped by reason; an example of each reason."""
+def encode_for_training(path: Path, tokenizer: Tokenizer, limit: int) -> tuple[list[Encoded], LeftOut]:
+    """Conversations of a file as (ids, loss mask), and what was left out."""
     encoded: list[Encoded] = []
-    dropped: dict[str, int] = {}
-    examples: list[str] = []
-
-    def drop(reason: str, number: int) -> None:
-        if reason not in dropped:
-            examples.append(f"{path}, conversation {number}: {reason}")
-        dropped[reason] = dropped.get(reason, 0) + 1
-
+    left_out = LeftOut()
     malformed: list[SkippedRecord] = []
     for number, conversation in enumerate(read_conversations(path, malformed), start=1):
         number += len(malformed)
         messages = [{"role": message.role, "content": message.content} for message in conversation.messages]
         ids, mask = (np.array(values) for values in encode_conversation(tokenizer, messages))
         if not mask.any():
-            drop("no assistant turn", number)
+            left_out.add("no assistant turn", f"{path}, conversation {number}")
         elif (cut := cut_to_length(ids.astype(np.int32), mask.astype(bool), limit)) is None:
-            drop(f"no reply ends within the limit of {limit} tokens", number)
+            left_out.add(f"no reply ends within the limit of {limit} tokens", f"{path}, conversation {number}")
         else:
             encoded.append(cut)
-    if malformed:
-        dropped["malformed record"] = len(malformed)
-        examples.append(f"{path}, {malformed[0].place}: {malformed[0].reason}")
+    count_malformed(malformed, left_out)
     if not encoded:
         raise UserError(
-            f"no conversation to learn from; {dict(dropped) or 'the file is empty'}",
+            f"no conversation to learn from; {left_out.counts or 'the file is empty'}",
             where=path,
             mend="Raise sequence_length, or add assistant turns",
         )
-    return encoded, dropped, examples
+    return encoded, left_out
 
 
 def sft(config: SftConfig) -> Path:
@@ -93,9 +82,8 @@ def sft(config: SftConfig) -> Path:
             where=config.model,
             mend="Lower step.sequence_length",
         )
-    encoded, dropped, examples = encode_for_training(config.data, tokenizer, step.sequence_length)
-    for example in examples:
-        print(f"sft: left out, for example: {example}", file=sys.stderr)
+    encoded, left_out = encode_for_training(config.data, tokenizer, step.sequence_length)
+    left_out.tell("sft")
     supervised = int(sum(mask.sum() for _, mask in encoded))
     num_rows = step.max_steps * step.batch_size if step.max_steps else None
     rows = ConversationRows(encoded, step.sequence_length, num_rows, step.epochs, config.packing, step.seed)
@@ -127,8 +115,8 @@ def sft(config: SftConfig) -> Path:
     history = read_jsonl(config.out / "metrics.jsonl")
     figures = {
         "conversations": len(encoded),
-        "dropped": dropped,
-        "dropped_examples": examples,
+        "dropped": left_out.counts,
+        "dropped_examples": left_out.examples,
         "rows": len(rows),
         "supervised_tokens": supervised,
         "targets": loop.targets,

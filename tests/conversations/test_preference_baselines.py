@@ -45,7 +45,7 @@ def test_length_bias_is_told_for_each_source_and_for_all() -> None:
 )
 def test_the_length_baseline_learns_which_length_wins(train: list[tuple[str, str]], right: list[float]) -> None:
     test = pairs(("aaa", "b"), ("a", "bbb"), ("你", "b"))
-    assert length_baseline(pairs(*train), test).tolist() == right
+    assert length_baseline(pairs(*train))(test).tolist() == right
 
 
 def test_tokens_are_words_digits_marks_and_characters_with_their_pairs() -> None:
@@ -57,20 +57,20 @@ def test_tokens_are_words_digits_marks_and_characters_with_their_pairs() -> None
 def test_the_bag_of_words_learns_words_characters_and_pairs_of_characters() -> None:
     train = pairs(*[("yes please", "no please"), ("你好", "好你"), ("红", "绿")] * 20)
     test = pairs(("Yes sir", "no sir"), ("no", "yes"), ("你好吗", "好你吗"), ("绿色", "红色"))
-    assert bag_of_words_baseline(train, test).tolist() == [1, 0, 1, 0]
+    assert bag_of_words_baseline(train)(test).tolist() == [1, 0, 1, 0]
 
 
 def test_a_tie_counts_half() -> None:
     train = pairs(*[("yes", "no")] * 5)
     # The same words in another order, and words that training has not seen.
     test = pairs(("yes no", "no yes"), ("quite unknown", "other words"))
-    assert bag_of_words_baseline(train, test).tolist() == [0.5, 0.5]
+    assert bag_of_words_baseline(train)(test).tolist() == [0.5, 0.5]
 
 
 def test_the_prompt_is_not_read() -> None:
     train = [*pairs(*[("yes", "no")] * 5, prompt="a"), *pairs(*[("no", "yes")] * 3, prompt="b")]
     test = [*pairs(("yes", "no"), prompt="a"), *pairs(("yes", "no"), prompt="b")]
-    assert bag_of_words_baseline(train, test).tolist() == [1, 1]
+    assert bag_of_words_baseline(train)(test).tolist() == [1, 1]
 
 
 WORDS = ("red", "green", "blue", "cat", "dog", "sun", "moon", "sea")
@@ -104,31 +104,31 @@ def test_the_fit_agrees_with_plain_gradient_descent_on_a_dense_matrix() -> None:
     expected = np.where(np.abs(scores) < 1e-9, 0.5, scores > 0)
     clear = (np.abs(scores) > 1e-3) | (expected == 0.5)
     assert clear.mean() > 0.95
-    np.testing.assert_array_equal(bag_of_words_baseline(train, test)[clear], expected[clear])
+    np.testing.assert_array_equal(bag_of_words_baseline(train)(test)[clear], expected[clear])
 
 
 def test_the_bag_of_words_is_the_same_each_time() -> None:
     train, test = random_pairs(3, 500), random_pairs(4, 500)
-    first = bag_of_words_baseline(train, test)
-    np.testing.assert_array_equal(bag_of_words_baseline(train, test), first)
+    first = bag_of_words_baseline(train)(test)
+    np.testing.assert_array_equal(bag_of_words_baseline(train)(test), first)
     assert first.mean() > 0.6
 
 
 def test_separable_pairs_and_large_counts_do_not_overflow() -> None:
     train = pairs(*[("yes " * 2000, "no " * 2000)] * 50)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
-        assert bag_of_words_baseline(train, pairs(("yes", "no"))).tolist() == [1]
+        assert bag_of_words_baseline(train)(pairs(("yes", "no"))).tolist() == [1]
 
 
 def test_no_pairs_to_learn_from_make_every_test_pair_a_tie() -> None:
     test = pairs(("aa", "b"), ("b", "aa"))
-    assert bag_of_words_baseline([], test).tolist() == [0.5, 0.5]
-    assert bag_of_words_baseline(test, []).tolist() == []
+    assert bag_of_words_baseline([])(test).tolist() == [0.5, 0.5]
+    assert bag_of_words_baseline(test)([]).tolist() == []
 
 
 @pytest.mark.slow
 def test_thirty_thousand_pairs_take_seconds() -> None:
     words = tuple(f"word{chr(97 + number // 26)}{chr(97 + number % 26)}" for number in range(600))
     started = time.process_time()
-    assert bag_of_words_baseline(random_pairs(5, 30_000, words), random_pairs(6, 2000, words)).mean() > 0.5
+    assert bag_of_words_baseline(random_pairs(5, 30_000, words))(random_pairs(6, 2000, words)).mean() > 0.5
     assert time.process_time() - started < 15

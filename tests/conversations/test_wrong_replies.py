@@ -2,7 +2,7 @@
 
 import re
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -43,7 +43,7 @@ NAME = asked("greetings", "en", "I am Tom.", "Hello, Tom! I am Danlu.")
 def test_every_wrong_reply_is_wrong_and_what_its_kind_says(draw_conversations: Any) -> None:
     items = draw_conversations(1, 30)
     source, pool = Random(2), reply_pool(items)
-    found = {kind: 0 for kind in ("equal", "language", "cut")}
+    found: dict[Kind, int] = {kind: 0 for kind in get_args(Kind)}
     for item in items:
         for kind in found:
             wrong = wrong_reply(source, item, kind, pool)
@@ -57,9 +57,11 @@ def test_every_wrong_reply_is_wrong_and_what_its_kind_says(draw_conversations: A
                 assert script(wrong) == script(item.reply), (item, wrong)
             elif kind == "language":
                 assert script(wrong) != script(item.reply), (item, wrong)
-            else:
+            elif kind == "cut":
                 assert item.reply.startswith(wrong), (item, wrong)
-    assert found["equal"] == len(items)
+            elif kind == "more":
+                assert wrong.startswith(item.reply), (item, wrong)
+    assert found["equal"] == found["more"] == found["slip"] == len(items)
     assert found["cut"] > len(items) / 2
     assert found["language"] > len(items) / 2
 
@@ -87,6 +89,15 @@ def test_copied_words_are_changed_reordered_and_replaced() -> None:
     assert {"dog cat sun", "owl fox hen", "cat fox sun"} <= wrong
     assert any(reply and re.fullmatch("cat dog (s.n|.un|su.|s..|..n)", reply) for reply in wrong)
     assert drawn(COPY, "cut") >= {"c", "cat", "cat dog s"}
+
+
+def test_a_slip_leaves_the_rest_of_the_reply_and_may_be_of_any_length_and_language() -> None:
+    other = asked("copy_one", "zh", "请重复：山水", "山水", kind="copy", text="山水")
+    wrong = {reply for reply in drawn(COPY, "slip", other) if reply}
+    assert any(reply.startswith("cat d") and not reply.endswith("sun") for reply in wrong)
+    assert any(reply.endswith("sun") and not reply.startswith("cat") for reply in wrong)
+    assert {len(reply) for reply in wrong} >= set(range(8, 14))
+    assert any("山" in reply for reply in wrong)
 
 
 def test_numbers_are_off_by_a_little_or_a_term_with_the_same_digits() -> None:

@@ -8,7 +8,7 @@ import pytest
 from danlu.conversations.records import Conversation, Message
 from danlu.conversations.skills.safety import ALL_REFUSALS
 from danlu.evaluation import skills
-from danlu.evaluation.skills import Reply, greedy_replies, refusal_rate, samples, skill_accuracy
+from danlu.evaluation.skills import Reply, first_of_each_skill, greedy_replies, refusal_rate, samples, skill_accuracy
 
 REFUSAL = sorted(ALL_REFUSALS)[0]
 
@@ -29,6 +29,11 @@ def ended(*texts: str) -> list[Reply]:
 def test_accuracy_is_the_share_of_right_replies_of_each_skill() -> None:
     replies = ended("lamp", " lamp\n", "lamps", "", "7")
     assert skill_accuracy([*COPIES, SUM], replies) == {"addition": 1.0, "copy": 0.5}
+
+
+def test_the_first_of_each_skill_are_taken_in_order() -> None:
+    mixed = [COPIES[0], HARMFUL[0], COPIES[1], SUM, COPIES[2], HARMFUL[1]]
+    assert [id(item) for item in first_of_each_skill(mixed, 2)] == [id(mixed[place]) for place in (0, 1, 2, 3, 5)]
 
 
 def test_a_conversation_without_a_skill_is_counted_as_unnamed() -> None:

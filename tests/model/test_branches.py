@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from danlu.model.attention import row_mask
-from danlu.model.branches import BranchedRows, Group, fill_rows, group_length, lay_out, pack_groups
+from danlu.model.branches import BranchedRows, Group, fill_rows, fill_rows_tightly, group_length, lay_out, pack_groups
 from danlu.model.transformer import Transformer
 
 MakeModel = Callable[..., Transformer]
@@ -166,6 +166,11 @@ def test_the_mask_of_a_hand_made_row_is_its_documents_and_branches() -> None:
 def test_groups_fill_rows_in_order_and_to_the_last_place() -> None:
     assert fill_rows([10, 30, 1, 39, 40, 5], LENGTH) == [[0, 1], [2, 3], [4], [5]]
     assert fill_rows([], LENGTH) == []
+    assert fill_rows_tightly([10, 30, 1, 39, 40, 5], LENGTH) == [[4], [3, 2], [1, 0], [5]]
+    assert fill_rows_tightly([], LENGTH) == []
+    for fill in (fill_rows, fill_rows_tightly):
+        with pytest.raises(ValueError, match="a group of 41 tokens is longer than a row of 40"):
+            fill([3, 41], LENGTH)
     assert [group_length(group) for group in TWO_GROUPS_AND_ONE[0]] == [6, 4]
     groups = random_groups(31, count=20)
     pieces = pack_groups(groups, LENGTH, rows_at_once=3, fill_up=True)

@@ -71,7 +71,7 @@ def test_comparisons_are_grouped_by_prompt_and_a_shared_response_is_there_once(t
     assert second.pairs == [(0, 1), (1, 2)]
     assert first.group == (first.prompt, first.responses)
     assert encoded.kept == [comparisons[number] for number in (0, 2, 3, 1, 4)], "in the order of the groups' pairs"
-    assert (encoded.num_pairs, encoded.dropped, encoded.examples) == (5, {}, [])
+    assert (encoded.num_pairs, encoded.left_out.counts, encoded.left_out.examples) == (5, {}, [])
 
 
 def test_a_pair_is_read_as_the_prompt_in_chatml_and_replies_that_end(tiny_tokenizer: Tokenizer) -> None:
@@ -97,8 +97,8 @@ def test_replies_of_the_same_ids_are_dropped_and_counted(tiny_tokenizer: Tokeniz
     ]
     encoded = encode_comparisons(comparisons, tiny_tokenizer, LENGTH)
     assert encoded.kept == comparisons[1:2]
-    assert encoded.dropped == {"both answers have the same ids": 2}
-    assert encoded.examples == ["'one': both answers have the same ids"]
+    assert encoded.left_out.counts == {"both answers have the same ids": 2}
+    assert encoded.left_out.examples == ["'one': both answers have the same ids"]
 
 
 def prompt_of(tokenizer: Tokenizer, length: int) -> str:
@@ -120,8 +120,8 @@ def test_answers_that_would_be_cut_away_are_dropped_and_counted(tiny_tokenizer: 
     encoded = encode_comparisons(comparisons, tiny_tokenizer, 32)
     reason = "longer than 32 tokens with both answers"
     assert encoded.kept == comparisons[2:]
-    assert encoded.dropped == {reason: 2}
-    assert encoded.examples == [f"{prompt!r}: {reason}"]
+    assert encoded.left_out.counts == {reason: 2}
+    assert encoded.left_out.examples == [f"{prompt!r}: {reason}"]
     assert encode_comparisons(comparisons[:2], tiny_tokenizer, 32).groups == []
 
 
@@ -149,7 +149,7 @@ def test_a_prompt_with_too_many_answers_for_a_row_is_read_pair_by_pair(tiny_toke
     assert encoded.kept == [*others, *many]
     assert group_pairs(encoded) == [expected_pair(tiny_tokenizer, comparison) for comparison in encoded.kept]
     assert max(group_length(group.group) for group in encoded.groups) <= limit
-    assert encoded.dropped == {}
+    assert encoded.left_out.counts == {}
 
 
 # --- steps ---

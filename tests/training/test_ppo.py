@@ -47,7 +47,7 @@ def models_of(config: PpoConfig, dtype: torch.dtype = torch.float32) -> Models:
 
 
 def prompts_of(config: PpoConfig, tokenizer: Tokenizer) -> list[list[int]]:
-    return encode_prompts(config, tokenizer, config.sequence_length)[0]
+    return encode_prompts(config, tokenizer)[0]
 
 
 def drawn(config: PpoConfig, models: Models, tokenizer: Tokenizer) -> list[Sampled]:

@@ -156,7 +156,7 @@ def save_toy(
     config = replace(config, model=config.out / "policy", reward_model=config.out / "reward")
     for folder, model in {config.model: policy, config.reward_model: reward_model}.items():
         save_model(folder, model, tokenizer_folder, list(tokenizer.stop_ids), tokenizer.end_of_text_id)
-    return Toy(config, encode_prompts(config, tokenizer, config.sequence_length)[0], responses)
+    return Toy(config, encode_prompts(config, tokenizer)[0], responses)
 
 
 @pytest.fixture(scope="module")

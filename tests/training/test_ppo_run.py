@@ -65,8 +65,9 @@ def job_of(config: PpoConfig, tokenizer: Tokenizer) -> PpoJob:
     policy, reference = (load_model(config.model) for _ in range(2))
     value_model, reward_model = (load_reward_model(config.reward_model) for _ in range(2))
     models = Models(policy, reference, value_model, reward_model, compiled=False, bf16=config.bf16)
-    optimizers = [make_optimizers(model, config.optimizer)[0] for model in (policy, value_model)]
-    prompts, _, _ = encode_prompts(config, tokenizer, config.sequence_length)
+    (policy_optimizer,) = make_optimizers(policy, config.optimizer, gains_apart=True)
+    optimizers = [policy_optimizer, *make_optimizers(value_model, config.optimizer)]
+    prompts, _ = encode_prompts(config, tokenizer)
     return PpoJob(config, models, prompts, tokenizer, None, optimizers)
 
 
@@ -144,7 +145,19 @@ def test_a_rate_rises_from_when_its_model_begins_to_learn(
     value = [1e-4, 2e-4, 3e-4, 4e-4, 4e-4, 4e-4, 4e-4]
     policy = [0.0, 0.0, 2.5e-5, 5e-5, 7.5e-5, 1e-4, 1e-4]
     for step, found in enumerate(rates):
-        assert found == pytest.approx([value[step]] * 2 + [policy[step]] * 2), f"step {step + 1}"
+        assert found == pytest.approx([value[step]] * 2 + [policy[step]] * 3), f"step {step + 1}"
+
+
+def test_the_gains_may_have_a_rate_of_their_own(
+    tiny_ppo: MakeConfig, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    config = tiny_ppo(out=tmp_path, frozen_steps=0, policy_learning_rate=0.0, gain_learning_rate=1e-3)
+    job = job_of(config, tiny_tokenizer)
+    before = copy.deepcopy(job.models.policy.state_dict())
+    job.step()
+    job.close()
+    moved = {name for name, tensor in job.models.policy.state_dict().items() if not tensor.equal(before[name])}
+    assert moved == {name for name in before if name.endswith("norm.weight")}
 
 
 def test_a_run_of_frozen_steps_alone_hands_on_the_policy_bit_for_bit(tiny_ppo: MakeConfig, tmp_path: Path) -> None:

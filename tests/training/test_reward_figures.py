@@ -9,7 +9,7 @@ import pytest
 from danlu.conversations.comparisons import Comparison
 from danlu.conversations.preference_baselines import bag_of_words_baseline, length_baseline
 from danlu.conversations.records import Message
-from danlu.training.reward_figures import CALIBRATION_BINS, calibration, held_out_figures
+from danlu.training.reward_figures import CALIBRATION_BINS, baselines, calibration, held_out_figures
 
 
 def compare(prompt: str, chosen: str, rejected: str, source: str | None = None, skill: str | None = None) -> Comparison:
@@ -24,23 +24,24 @@ HELD_OUT = [
     compare("c", "no it is", "yes", "equal"),
     compare("d", "abc", "xyz"),
 ]
+RULES = baselines(TRAIN)
 MARGINS = [2.0, -1.0, 0.5, 3.0, 0.0]
 
 
 @pytest.fixture(scope="module")
 def figures() -> dict[str, Any]:
-    return held_out_figures(MARGINS, HELD_OUT, TRAIN)
+    return held_out_figures(MARGINS, HELD_OUT, RULES)
 
 
 def test_a_higher_score_is_right_and_an_equal_one_is_wrong(figures: dict[str, Any]) -> None:
     assert figures["pairs"] == 5
     assert figures["accuracy"]["value"] == pytest.approx(3 / 5)
-    assert held_out_figures([0.0] * 5, HELD_OUT, TRAIN)["accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert held_out_figures([0.0] * 5, HELD_OUT, RULES)["accuracy"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_the_baselines_stand_beside_it(figures: dict[str, Any]) -> None:
-    assert length_baseline(TRAIN, HELD_OUT).tolist() == [1, 0, 0, 1, 0.5]
-    assert bag_of_words_baseline(TRAIN, HELD_OUT).tolist() == [1, 1, 1, 0, 0.5]
+    assert length_baseline(TRAIN)(HELD_OUT).tolist() == [1, 0, 0, 1, 0.5]
+    assert bag_of_words_baseline(TRAIN)(HELD_OUT).tolist() == [1, 1, 1, 0, 0.5]
     assert figures["length_baseline_accuracy"]["value"] == pytest.approx(2.5 / 5)
     assert figures["bag_of_words_accuracy"]["value"] == pytest.approx(3.5 / 5)
 
@@ -75,7 +76,7 @@ def test_prompts_that_differ_in_the_speaker_alone_are_different_parts() -> None:
         Comparison((Message("user", "a"), Message("assistant", "b"), Message("user", "c")), "yes", "no"),
         Comparison((Message("user", "a"), Message("assistant", "b"), Message("tool", "c")), "yes", "no"),
     ]
-    found = held_out_figures([1.0, -1.0], pairs, TRAIN)["accuracy"]
+    found = held_out_figures([1.0, -1.0], pairs, RULES)["accuracy"]
     assert (found["low"], found["high"]) == (0.0, 1.0)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from danlu.model.transformer import Transformer
-from danlu.training.optimizer import constant_factor, cosine_factor, make_optimizers, set_learning_rate
+from danlu.training.optimizer import GAINS, constant_factor, cosine_factor, make_optimizers, set_learning_rate
 from danlu.training.optimizer_config import OptimizerConfig
 
 MakeModel = Callable[..., Transformer]
@@ -53,6 +53,17 @@ def test_every_weight_has_one_group_and_only_matrices_decay(tiny_model: MakeMode
     for label, parameter in model.named_parameters():
         matrix = parameter.dim() == 2 and not label.startswith("embed_tokens")
         assert decays[id(parameter)] == (0.1 if matrix else 0.0), label
+
+
+def test_the_norms_weights_may_be_a_group_of_their_own(tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    (optimizer,) = make_optimizers(model, OptimizerConfig(), gains_apart=True)
+    owned = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert sorted(owned) == sorted(id(parameter) for parameter in model.parameters())
+    (gains,) = (group for group in optimizer.param_groups if group.get("name") == GAINS)
+    norms = {id(p) for module in model.modules() if "RMSNorm" in type(module).__name__ for p in module.parameters()}
+    assert {id(parameter) for parameter in gains["params"]} == norms
+    assert gains["weight_decay"] == 0.0
 
 
 def test_muon_takes_the_matrices_of_the_blocks_alone(tiny_model: MakeModel) -> None:

@@ -39,7 +39,7 @@ def assistant_words(conversations: Sequence[Turns]) -> list[str]:
 
 
 def rows_of(path: Path, tokenizer: Tokenizer, packing: bool, limit: int = 160) -> ConversationRows:
-    encoded, _, _ = encode_for_training(path, tokenizer, limit)
+    encoded, _ = encode_for_training(path, tokenizer, limit)
     return ConversationRows(encoded, limit, None, 1, packing, seed=1)
 
 
@@ -117,22 +117,22 @@ def test_a_conversation_without_room_for_a_reply_is_counted_and_named(
     tiny_tokenizer: Tokenizer, write_conversations: Write, tmp_path: Path
 ) -> None:
     path = write_conversations(tmp_path / "c.jsonl", [SHORT, LONG_PROMPT, SHORT, LONG_PROMPT])
-    encoded, dropped, examples = encode_for_training(path, tiny_tokenizer, limit=32)
+    encoded, left_out = encode_for_training(path, tiny_tokenizer, limit=32)
     assert len(encoded) == 2
-    assert dropped == {"no reply ends within the limit of 32 tokens": 2}
-    assert examples == [f"{path}, conversation 2: no reply ends within the limit of 32 tokens"]
+    assert left_out.counts == {"no reply ends within the limit of 32 tokens": 2}
+    assert left_out.examples == [f"{path}, conversation 2: no reply ends within the limit of 32 tokens"]
 
 
 def test_a_malformed_record_is_counted_and_those_after_it_keep_their_numbers(
     tiny_tokenizer: Tokenizer, write_conversations: Write, tmp_path: Path
 ) -> None:
     path = write_conversations(tmp_path / "c.jsonl", [SHORT, (("user", "hi"),), SHORT, LONG_PROMPT])
-    encoded, dropped, examples = encode_for_training(path, tiny_tokenizer, limit=32)
+    encoded, left_out = encode_for_training(path, tiny_tokenizer, limit=32)
     assert len(encoded) == 2
-    assert sum(dropped.values()) == 2
-    assert dropped["malformed record"] == 1
-    assert any("line 2" in example for example in examples)
-    assert any("conversation 4:" in example for example in examples)
+    assert sum(left_out.counts.values()) == 2
+    assert sum(number for reason, number in left_out.counts.items() if reason.startswith("malformed record: ")) == 1
+    assert any("line 2" in example for example in left_out.examples)
+    assert any("conversation 4:" in example for example in left_out.examples)
 
 
 def test_a_file_with_nothing_to_learn_is_refused(
@@ -166,7 +166,7 @@ def test_a_row_of_exactly_the_limit_is_kept_whole(
     tiny_tokenizer: Tokenizer, write_conversations: Write, tmp_path: Path
 ) -> None:
     path = write_conversations(tmp_path / "c.jsonl", [SHORT])
-    encoded, _, _ = encode_for_training(path, tiny_tokenizer, limit=96)
+    encoded, _ = encode_for_training(path, tiny_tokenizer, limit=96)
     inputs = len(encoded[0][0]) - 1
     rows = rows_of(path, tiny_tokenizer, packing=False, limit=inputs)
     assert learnt_pieces(rows, tiny_tokenizer) == ["ok"]
