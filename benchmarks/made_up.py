@@ -77,6 +77,17 @@ def write_prompts(path: Path, count: int) -> None:
     path.write_text("".join(json.dumps({"messages": json.loads(line)["messages"]}) + "\n" for line in lines))
 
 
+def first_prompts(source: Path, target: Path, count: int) -> None:
+    """The first comparison of each of the first `count` prompts of a file, or of all where it has fewer."""
+    seen: set[str] = set()
+    with source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as kept:
+        for line in lines:
+            prompt = json.dumps(json.loads(line)["messages"])
+            if prompt not in seen and len(seen) < count:
+                seen.add(prompt)
+                kept.write(line)
+
+
 def first_lines(source: Path, path: Path, count: int) -> None:
     """The first `count` lines of a file: so that no side reads data that it does not use."""
     with source.open(encoding="utf-8") as lines, path.open("w", encoding="utf-8") as file:

@@ -37,7 +37,8 @@ class Benchmark:
     """What to measure."""
 
     run: Path | None = None
-    """Folder of a finished run with `sft/model` and `comparisons/comparisons/pmp.jsonl`; without it, all is made up."""
+    """Folder of a finished run with `sft/model` and `comparisons/comparisons/pmp.jsonl`; without it, all is made up.
+    One comparison of each prompt is taken, since the peer reads every pair with its prompt."""
 
     shape: Literal["demo", "larger"] = "demo"
     """Shape of the made-up model."""
@@ -58,13 +59,13 @@ class Benchmark:
     """Optimiser steps in a turn."""
 
     batch_size: int = 80
-    """Pairs in a step; the demo's."""
+    """Pairs in a step."""
 
     sequence_length: int = 256
     """Tokens in a row of ours; the demo's."""
 
     micro_batch_size: int = 9
-    """Rows at once of ours: the demo's comparisons fill 16 to 18 rows in a step."""
+    """Rows at once of ours: the made-up comparisons fill 16 to 18 rows in a step."""
 
     learning_rate: float = 2e-4
     """AdamW's rate, constant."""
@@ -107,7 +108,7 @@ def prepare(config: Benchmark, folder: Path) -> dict[str, Any]:
     language_model, comparisons = folder / "model", folder / "comparisons.jsonl"
     if config.run:
         language_model = config.run / "sft" / "model"
-        made_up.first_lines(config.run / "comparisons" / "comparisons" / "pmp.jsonl", comparisons, count)
+        made_up.first_prompts(config.run / "comparisons" / "comparisons" / "pmp.jsonl", comparisons, count)
     else:
         made_up.write_language_model(folder, made_up.SHAPES[config.shape])
         made_up.write_comparisons(comparisons, count)

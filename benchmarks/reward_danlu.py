@@ -69,7 +69,7 @@ def main() -> None:
         optimizer_config=optimizer_config,
         max_steps=len(steps),
         rate_factor=lambda update: 1.0,
-        more_figures=loss_function.figures,
+        more_figures=loss_function.right.figures,
     )
     keep_freed_memory()
     side.ready(torch.get_num_threads(), batches=batches_of(steps))

@@ -22,6 +22,7 @@ STEP = "tests/training/test_ppo.py"
 RUN = "tests/training/test_ppo_run.py"
 LEARNS = "tests/training/test_ppo_learns.py"
 RESUME = "tests/invariants/test_ppo_resume.py"
+WIN_RATE = "tests/evaluation/test_win_rate.py"
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,21 @@ MISTAKES = [
         "pass",
         (RESUME,),
     ),
+    # What is said of the result
+    Mistake(
+        "wins counted for the model before",
+        "evaluation/win_rate.py",
+        "0.5 * (int(new) - int(old))",
+        "0.5 * (int(old) - int(new))",
+        (WIN_RATE,),
+    ),
+    Mistake(
+        "KL of the result the wrong way round",
+        "evaluation/win_rate.py",
+        "response_kl(after, before, drawn",
+        "response_kl(before, after, drawn",
+        (WIN_RATE,),
+    ),
     # Steps
     Mistake(
         "frozen steps ignored",
@@ -257,6 +273,13 @@ MISTAKES = [
         "training/ppo.py",
         "rate = config.policy_learning_rate *",
         "rate = config.value_learning_rate *",
+        (RUN,),
+    ),
+    Mistake(
+        "the gains' own rate has no group to go to",
+        "training/ppo.py",
+        "gains_apart=True",
+        "gains_apart=False",
         (RUN,),
     ),
     Mistake(

@@ -12,6 +12,7 @@ Out: `Conversation`s, one at a time. A record is read strictly: what is wrong wi
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,9 +95,10 @@ def named(messages: Sequence[Message]) -> str:
 
 
 def count_malformed(skipped: Iterable[SkippedRecord], left_out: LeftOut) -> None:
-    """Add the records to what a stage leaves out."""
+    """Add the records to what a stage leaves out. Numbers in a reason are places: it is the same reason at others."""
     for record in skipped:
-        left_out.add(f"malformed record: {record.reason}", f"{record.path}, {record.place}", record.reason)
+        reason = re.sub(r"\d+", "N", record.reason)
+        left_out.add(f"malformed record: {reason}", f"{record.path}, {record.place}", record.reason)
 
 
 def read_conversations(path: Path, skipped: list[SkippedRecord] | None = None) -> Iterator[Conversation]:

@@ -41,8 +41,9 @@ class EvaluateConfig:
     seed: int = 1
     """Of those draws."""
 
-    base_per_skill: int = 20
-    """Conversations of each skill that the base model is asked: it answers hardly any, and to show that few will do."""
+    base_per_skill: int = 10
+    """Conversations of each skill and language that the base model is asked: it answers hardly any, and to show that
+    few will do."""
 
     samples_per_skill: int = 3
     """Conversations of each skill that the report shows."""

@@ -2,13 +2,13 @@
 
 `figures.json`: `bits_per_byte` (objects `before` and `after` fine-tuning: `all` and each language),
 `byte_5gram_bits_per_byte` (same documents; it does not count document ends, which the model must also predict),
-`accuracy`, `unseen_accuracy` (objects `before`, over `base_per_skill` conversations a skill, and `after`, over all; a
-number for each skill), `refusal` (`harmful`, `harmless`, after fine-tuning), `completions` of the base model, and
-`samples`.
+`conversations` (how many the base model was asked, `before`, and the others, `after`), `accuracy`, `unseen_accuracy`
+(objects `before` and `after`, a number for each skill), `refusal` (`harmful`, `harmless`, after fine-tuning),
+`completions` of the base model, and `samples`.
 
 With an aligned model, `aligned` holds its `bits_per_byte`, `accuracy`, `unseen_accuracy` and `refusal` (as above, of
 this model alone), and how it does against the fine-tuned one: `prompts`, `win_rate`, `win_rate_by_split`,
-`win_rate_by_skill`, `sampled_accuracy`, `kl` (see `win_rate.py`).
+`win_rate_by_skill`, `sampled_accuracy`, `kl` (see `win_rate.py`), and the `temperature` and `top_p` of these answers.
 """
 
 from collections.abc import Iterator
@@ -70,6 +70,10 @@ def _figures_of(
     return figures
 
 
+def _total(splits: dict[str, list[Conversation]]) -> int:
+    return sum(map(len, splits.values()))
+
+
 def _aligned_figures(
     config: EvaluateConfig,
     aligned: Path,
@@ -91,6 +95,8 @@ def _aligned_figures(
         "accuracy": alone["test"],
         "unseen_accuracy": alone["unseen"],
         "refusal": alone["test_refusal"],
+        "temperature": config.temperature,
+        "top_p": config.top_p,
         **against,
     }
 
@@ -119,6 +125,7 @@ def evaluate(config: EvaluateConfig) -> Path:
             "bits_per_byte": {"before": before["bits_per_byte"], "after": after["bits_per_byte"]},
             "byte_5gram_bits_per_byte": ngram[-1],
             "byte_ngram_bits_per_byte_by_order": ngram,
+            "conversations": {"before": _total(few), "after": _total(splits)},
             "accuracy": {"before": before["test"], "after": after["test"]},
             "unseen_accuracy": {"before": before["unseen"], "after": after["unseen"]},
             "refusal": after["test_refusal"],

@@ -35,12 +35,13 @@ def is_right(conversation: Conversation, reply: Reply) -> bool:
 
 
 def first_of_each_skill(conversations: Sequence[Conversation], count: int) -> list[Conversation]:
-    """The first `count` conversations of each skill, in order."""
-    met: Counter[str | None] = Counter()
+    """The first `count` conversations of each skill and language, in order."""
+    met: Counter[tuple[str | None, str | None]] = Counter()
     kept = []
     for conversation in conversations:
-        met[conversation.skill] += 1
-        if met[conversation.skill] <= count:
+        kind = conversation.skill, conversation.language
+        met[kind] += 1
+        if met[kind] <= count:
             kept.append(conversation)
     return kept
 
@@ -92,7 +93,7 @@ def refusal_rate(conversations: Sequence[Conversation], replies: Sequence[Reply]
 
 
 def samples(conversations: Sequence[Conversation], replies: Sequence[Reply], per_skill: int) -> list[dict[str, Any]]:
-    """The first `per_skill` conversations of each skill with the model's reply and the verdict."""
+    """The first `per_skill` conversations of each skill and language with the model's reply and the verdict."""
     shown = {id(conversation) for conversation in first_of_each_skill(conversations, per_skill)}
     return [
         {

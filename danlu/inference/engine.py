@@ -30,7 +30,7 @@ class Sequence:
     logprobs: list[float] = field(default_factory=list)
     """Of every token drawn, the end token included, among the nucleus it was drawn from; where `record` was asked."""
     nuclei: list[torch.Tensor] = field(default_factory=list)
-    """The ids of these nuclei, best first."""
+    """The ids of these nuclei, best first; none where neither top-p nor top-k leaves a token out."""
 
     @property
     def response_ids(self) -> list[int]:
@@ -159,9 +159,11 @@ class Engine:
         sampling = self.sampling
         drawn = draw(logits, sampling.temperature, sampling.top_p, sampling.top_k, [s.generator for s in sequences])
         if self.record:
+            filtered = sampling.temperature == 0 or sampling.top_p < 1 or sampling.top_k > 0
             for place, (sequence, logprob) in enumerate(zip(sequences, drawn.logprobs().tolist(), strict=True)):
                 sequence.logprobs.append(logprob)
-                sequence.nuclei.append(drawn.nucleus.members(place))
+                if filtered:
+                    sequence.nuclei.append(drawn.nucleus.members(place))
         for sequence, token in zip(sequences, drawn.tokens.tolist(), strict=True):
             self._note(sequence, token)
 

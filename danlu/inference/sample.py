@@ -38,12 +38,9 @@ def sample_responses(config: SampleConfig) -> Path:
     if config.reward_model is not None:
         check_same_tokenizer(config.reward_model, config.model, tokenizer)
         reward_model = load_reward_model(config.reward_model, device=pick_device(config.device))
+    limit = min(each.config.max_position_embeddings for each in (model, reward_model) if each is not None)
     prompts, left_out = prompts_with_room(
-        config.data,
-        tokenizer,
-        config.sampling.max_new_tokens,
-        model.config.max_position_embeddings,
-        config.num_prompts or None,
+        config.data, tokenizer, config.sampling.max_new_tokens, limit, config.num_prompts or None
     )
     left_out.tell("responses")
     if not prompts:

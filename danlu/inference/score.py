@@ -21,10 +21,10 @@ TOKENS_AT_ONCE = 8192
 def score_groups(model: ScalarModel, groups: Sequence[Group]) -> list[list[float]]:
     """The reward of every response of every group, float32. Raises UserError for a response that is with its prompt
     longer than the model reads, and for rewards that are not finite."""
-    length = model.config.max_position_embeddings
     device = next(model.parameters()).device
     scores: list[float] = []
-    fitting = [part for group in groups for part in parts_that_fit(group, length)]
+    fitting = [part for group in groups for part in parts_that_fit(group, model.config.max_position_embeddings)]
+    length = max(map(group_length, fitting), default=1)
     for piece in pack_groups(fitting, length, max(1, TOKENS_AT_ONCE // length)):
         rows = piece.to(device)
         hidden = model.hidden_states(rows.input_ids, rows.position_ids, rows.document_ids, branch_ids=rows.branch_ids)

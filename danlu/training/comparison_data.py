@@ -82,9 +82,12 @@ class EncodedComparisons:
         return len(self.kept)
 
 
-def encode_comparisons(comparisons: Iterable[Comparison], tokenizer: Tokenizer, limit: int) -> EncodedComparisons:
-    """Encode and group by prompt. Left out and counted: what is longer than `limit` tokens, answers with equal ids."""
-    result = EncodedComparisons()
+def encode_comparisons(
+    comparisons: Iterable[Comparison], tokenizer: Tokenizer, limit: int, left_out: LeftOut | None = None
+) -> EncodedComparisons:
+    """Encode and group by prompt. Left out and counted, beside what `left_out` holds already: what is longer than
+    `limit` tokens, answers with equal ids."""
+    result = EncodedComparisons(left_out=left_out or LeftOut())
     by_prompt: dict[tuple[tuple[str, str], ...], list[tuple[Comparison, list[int], list[int]]]] = {}
     prompts: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for comparison in comparisons:

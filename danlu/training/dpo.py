@@ -9,14 +9,12 @@ reply's log ratio is the higher; `value`, `low`, `high`), `by_source`, `by_skill
 `unseen`, all of this for the file of that name.
 """
 
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from danlu.conversations.records import SkippedRecord, count_malformed
 from danlu.inference.load import load_for_text
 from danlu.model.branches import BranchedRows, pack_groups
 from danlu.model.checkpoint import load_model, save_model
@@ -27,12 +25,12 @@ from danlu.run.metrics import read_jsonl
 from danlu.training.comparison_data import EncodedComparisons, PairBatch, PairBatches, PairSteps
 from danlu.training.config import DpoConfig
 from danlu.training.experience import response_logits
+from danlu.training.held_out import RightCount, read_comparison_data, training_figures
 from danlu.training.loop import Loop
 from danlu.training.optimizer import constant_factor, make_optimizers
 from danlu.training.ppo_math import token_logprobs
 from danlu.training.preference_math import dpo_loss_sum
 from danlu.training.pretrain import compile_or_say_why
-from danlu.training.reward import encode_or_refuse, read_held_out
 from danlu.training.reward_figures import baselines, held_out_figures
 from danlu.training.step import Forward
 
@@ -50,38 +48,31 @@ class DpoLoss:
 
     def __init__(self, model: Transformer, forward: Forward, beta: float) -> None:
         self.model, self.forward, self.beta = model, forward, beta
-        self.right = self.pairs = 0
+        self.right = RightCount()
 
     def __call__(self, batch: PairBatch) -> tuple[Tensor, int]:
         """Sum of the losses of `batch` and the number of comparisons it is over."""
         assert batch.reference_logprobs is not None
         logprobs = response_logprobs(self.model, self.forward.rows(batch.rows), batch.rows)
         ratios = (logprobs - batch.reference_logprobs).detach()
-        self.right += int((ratios[batch.chosen] > ratios[batch.rejected]).sum())
-        self.pairs += batch.num_targets
+        self.right.add(ratios[batch.chosen], ratios[batch.rejected])
         own, reference = (
             (values[batch.chosen], values[batch.rejected]) for values in (logprobs, batch.reference_logprobs)
         )
         return dpo_loss_sum(*own, *reference, self.beta), batch.num_targets
 
-    def figures(self) -> dict[str, float]:
-        """Share of comparisons got right since the last call."""
-        share = self.right / self.pairs
-        self.right = self.pairs = 0
-        return {"accuracy": share}
 
-
-@torch.no_grad()
 def group_logprobs(
-    model: Transformer, encoded: EncodedComparisons, length: int, rows_at_once: int
+    model: Transformer, forward: Forward, encoded: EncodedComparisons, length: int, rows_at_once: int
 ) -> list[list[float]]:
-    """log-probability of every response of every group."""
+    """log-probability of every response of every group, by the kernels that the training uses (hence the gradients are
+    left on): equal weights have the log ratio 0."""
     device = next(model.parameters()).device
     values: list[float] = []
-    for piece in pack_groups([group.group for group in encoded.groups], length, rows_at_once):
+    groups = [group.group for group in encoded.groups]
+    for piece in pack_groups(groups, length, rows_at_once, fill_up=forward.compiled):
         rows = piece.to(device)
-        hidden = model.hidden_states(rows.input_ids, rows.position_ids, rows.document_ids, branch_ids=rows.branch_ids)
-        values += response_logprobs(model, hidden, rows).tolist()
+        values += response_logprobs(model, forward.rows(rows), rows).tolist()
     remaining: Iterator[float] = iter(values)
     return [[next(remaining) for _ in group.responses] for group in encoded.groups]
 
@@ -99,27 +90,22 @@ def dpo(config: DpoConfig) -> Path:
     limit = min(step.sequence_length, model.config.max_position_embeddings)
 
     # Data
-    skipped: list[SkippedRecord] = []
-    train, test, unseen, shared = read_held_out(config, skipped)
-    encoded = encode_or_refuse(config.data, train, tokenizer, limit)
-    count_malformed(skipped, encoded.left_out)
-    encoded.left_out.tell("dpo")
-    tests = {"test": encode_or_refuse(config.test or config.data, test, tokenizer, limit)}
-    if unseen:
-        tests["unseen"] = encode_or_refuse(config.unseen or config.data, unseen, tokenizer, limit)
+    data = read_comparison_data(config, tokenizer, limit)
+    data.tell("dpo")
+    forward, before = Forward(model, compiled, step.bf16), Forward(reference, compiled, step.bf16)
     steps = PairSteps(
-        encoded.groups,
+        data.train.groups,
         batch_size=step.batch_size,
         sequence_length=limit,
         rows_at_once=step.micro_batch_size,
         num_steps=step.max_steps,
         epochs=step.epochs,
         seed=step.seed,
-        reference_logprobs=group_logprobs(reference, encoded, limit, step.micro_batch_size),
+        reference_logprobs=group_logprobs(reference, before, data.train, limit, step.micro_batch_size),
     )
 
     # Loop
-    loss_function = DpoLoss(model, Forward(model, compiled, step.bf16), config.beta)
+    loss_function = DpoLoss(model, forward, config.beta)
     Loop(
         name="dpo",
         out=config.out,
@@ -131,35 +117,27 @@ def dpo(config: DpoConfig) -> Path:
         optimizer_config=config.optimizer,
         max_steps=len(steps),
         rate_factor=lambda update: constant_factor(update, step.warmup_steps, len(steps), decay_share=0.0),
-        more_figures=loss_function.figures,
+        more_figures=loss_function.right.figures,
     ).run()
 
     # Product
     model.eval()
-    rules, figures = baselines(encoded.kept), {}
-    for name, part in tests.items():
-        own, old = (group_logprobs(each, part, limit, step.micro_batch_size) for each in (model, reference))
+    rules, figures = baselines(data.train.kept), {}
+    for name, part in data.tests.items():
+        new, old = (
+            group_logprobs(each, by, part, limit, step.micro_batch_size)
+            for each, by in ((model, forward), (reference, before))
+        )
         margins = [
-            config.beta * (new[better] - before[better] - new[worse] + before[worse])
-            for group, new, before in zip(part.groups, own, old, strict=True)
+            config.beta * (after[better] - known[better] - after[worse] + known[worse])
+            for group, after, known in zip(part.groups, new, old, strict=True)
             for better, worse in group.pairs
         ]
         figures[name] = held_out_figures(margins, part.kept, rules)
     history = read_jsonl(config.out / "metrics.jsonl")
     write_json(
         config.out / "figures.json",
-        {
-            "comparisons": encoded.num_pairs,
-            "prompts": len(encoded.groups),
-            "steps": len(steps),
-            "loss": statistics.fmean(record["loss"] for record in history[-50:]),
-            "dropped": encoded.left_out.counts,
-            "dropped_examples": encoded.left_out.examples,
-            "held_out_dropped": {name: part.left_out.counts for name, part in tests.items()},
-            "shared_prompts": shared,
-            **figures["test"],
-            "unseen": figures.get("unseen"),
-        },
+        {**training_figures(data, history), **figures["test"], "unseen": figures.get("unseen")},
     )
     save_model(config.out / "model", model, config.model, list(tokenizer.stop_ids), tokenizer.end_of_text_id)
     return config.out / "model"

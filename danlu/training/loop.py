@@ -153,7 +153,8 @@ class Loop:
         norm = clip_and_step(self.model.parameters(), self.optimizers, self.optimizer_config.max_grad_norm)
         self.steps += 1
         self.targets += num_targets
-        self._count(norm)
+        self.skipped = count_skipped(self.skipped, norm, self.steps, self.out)
+        self.updates += not self.skipped
         seconds = time.perf_counter() - started
         tokens = sum(batch.input_ids.numel() for batch in micro_batches)
         return {
@@ -168,17 +169,19 @@ class Loop:
             **(self.more_figures() if self.more_figures else {}),
         }
 
-    def _count(self, norm: float) -> None:
-        if math.isfinite(norm):
-            self.updates, self.skipped = self.updates + 1, 0
-            return
-        self.skipped += 1
-        if self.skipped >= MAX_SKIPPED:
-            raise UserError(
-                f"the gradient was not finite in {self.skipped} steps in a row, up to step {self.steps}",
-                where=self.out,
-                mend="Lower learning_rate, or look at the data of these steps",
-            )
+
+def count_skipped(skipped: int, norm: float, step: int, out: Path) -> int:
+    """Steps in a row, `step` the last, whose gradient's norm was not finite, `skipped` of them before it. UserError for
+    too many."""
+    if math.isfinite(norm):
+        return 0
+    if skipped + 1 >= MAX_SKIPPED:
+        raise UserError(
+            f"the gradient was not finite in {skipped + 1} steps in a row, up to step {step}",
+            where=out,
+            mend="Lower learning_rate, or look at the data of these steps",
+        )
+    return skipped + 1
 
 
 def _seed(seed: int) -> None:

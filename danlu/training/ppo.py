@@ -40,7 +40,7 @@ from danlu.tokenizer.bpe import Tokenizer
 from danlu.tokenizer.shards import TokenShards
 from danlu.training.experience import Experience, Models, gather_experience, roll_out
 from danlu.training.loader import Batches, Prefetched, StreamRows
-from danlu.training.loop import drive
+from danlu.training.loop import count_skipped, drive
 from danlu.training.optimizer import make_optimizers
 from danlu.training.ppo_config import PpoConfig
 from danlu.training.ppo_math import RunningStatistics
@@ -81,7 +81,7 @@ class PpoJob:
         self.policy_optimizer, self.value_optimizer = optimizers
         self.pretrain_loss = LossFunction(models.policy, models.policy_forward)
         self.statistics = RunningStatistics()
-        self.steps, self.max_steps = 0, config.max_steps
+        self.steps, self.max_steps, self.skipped = 0, config.max_steps, 0
         self.stopped: str | None = None
         self.samples: MetricsLog | None = None
         self.device = next(models.policy.parameters()).device
@@ -116,6 +116,9 @@ class PpoJob:
         if self.steps % config.samples_every == 0 or self.stopped:
             self._note_samples(prompts, experience)
         self.steps += 1
+        # A sum is finite where all of them are.
+        norms = sum(norm for name, norm in updates.items() if name.endswith("/grad_norm"))
+        self.skipped = count_skipped(self.skipped, norms, self.steps, self.config.out)
         return {
             "step": self.steps,
             **experience.figures,
@@ -188,11 +191,12 @@ class PpoJob:
         return {
             "statistics": vars(self.statistics),
             "stopped": self.stopped,
+            "skipped": self.skipped,
             "pretraining": self.pretraining.state() if self.pretraining is not None else None,
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        self.steps, self.stopped = saved["step"], saved["stopped"]
+        self.steps, self.stopped, self.skipped = saved["step"], saved["stopped"], saved["skipped"]
         self.statistics = RunningStatistics(**saved["statistics"])
         if self.pretraining is not None:
             self.pretraining.restore(saved["pretraining"])

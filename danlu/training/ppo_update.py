@@ -109,6 +109,8 @@ def step_model(
 ) -> float:
     """Clip, update at `rate` and clear the gradients; the norm before clipping. A gradient that is not finite is left
     out (the caller sees it in the norm). `gain_rate` is that of the norms' weights where these are a group."""
-    for group in optimizer.param_groups:
-        group["lr"] = gain_rate if group.get("name") == GAINS else rate
+    names = [group.get("name") for group in optimizer.param_groups]
+    assert gain_rate == rate or GAINS in names, "the optimiser was made without a group for the gains"
+    for group, name in zip(optimizer.param_groups, names, strict=True):
+        group["lr"] = gain_rate if name == GAINS else rate
     return clip_and_step(model.parameters(), [optimizer], max_grad_norm)

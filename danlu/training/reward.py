@@ -13,22 +13,17 @@ where the head is new); `unseen`, all of this for the file of that name; `pairs_
 
 import statistics
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from danlu.conversations.comparisons import Comparison, read_comparisons
 from danlu.conversations.preference_baselines import length_bias
-from danlu.conversations.prompt_split import split_by_prompt, without_shared_prompts
-from danlu.conversations.records import SkippedRecord, count_malformed
 from danlu.inference.load import check_vocabulary
 from danlu.inference.score import score_groups
 from danlu.model.checkpoint import is_reward_model, load_reward_model, load_with_new_score, save_model
 from danlu.model.transformer import ScalarModel
 from danlu.run.device import pick_device
-from danlu.run.errors import UserError
 from danlu.run.files import write_json
 from danlu.run.metrics import read_jsonl
 from danlu.run.seeds import derive_seed
@@ -38,9 +33,9 @@ from danlu.training.comparison_data import (
     PairBatch,
     PairBatches,
     PairSteps,
-    encode_comparisons,
 )
-from danlu.training.config import ComparisonDataConfig, RewardConfig
+from danlu.training.config import RewardConfig
+from danlu.training.held_out import RightCount, read_comparison_data, training_figures
 from danlu.training.loop import Loop
 from danlu.training.optimizer import constant_factor, make_optimizers
 from danlu.training.preference_math import centring_loss_sum, pairwise_loss_sum
@@ -57,43 +52,17 @@ class PairLoss:
 
     def __init__(self, model: ScalarModel, compiled: bool, bf16: bool, centre_coef: float = 0.0) -> None:
         self.model, self.forward, self.centre_coef = model, Forward(model, compiled, bf16), centre_coef
-        self.right = self.pairs = 0
+        self.right = RightCount()
 
     def __call__(self, batch: PairBatch) -> tuple[Tensor, int]:
         """Sum of the losses of `batch` and the number of comparisons it is over."""
         scores = self.model.at(self.forward.rows(batch.rows), batch.rows.ends)  # (M)
         chosen, rejected = scores[batch.chosen], scores[batch.rejected]  # (P)
-        self.right += int((chosen > rejected).sum())
-        self.pairs += batch.num_targets
+        self.right.add(chosen, rejected)
         loss = pairwise_loss_sum(chosen, rejected)
         if self.centre_coef:
             loss = loss + self.centre_coef * centring_loss_sum(chosen, rejected)
         return loss, batch.num_targets
-
-    def figures(self) -> dict[str, float]:
-        """Share of comparisons got right since the last call."""
-        share = self.right / self.pairs
-        self.right = self.pairs = 0
-        return {"accuracy": share}
-
-
-def read_held_out(
-    config: ComparisonDataConfig, skipped: list[SkippedRecord]
-) -> tuple[list[Comparison], list[Comparison], list[Comparison], int]:
-    """Training, test and unseen comparisons, no prompt of the last two among the first; how many that left out."""
-    data = list(read_comparisons(config.data, skipped, config.ranked))
-    test = list(read_comparisons(config.test, skipped, config.ranked)) if config.test else []
-    unseen = list(read_comparisons(config.unseen, skipped, config.ranked)) if config.unseen else []
-    if not test:
-        data, test = split_by_prompt(data, config.test_share, seed=0)
-    train, shared = without_shared_prompts(data, [*test, *unseen])
-    if not train or not test:
-        raise UserError(
-            f"{len(data)} comparisons leave {len(train)} to learn from and {len(test)} to test on",
-            where=config.data,
-            mend="Add comparisons with other prompts, or name a test file with --test",
-        )
-    return train, test, unseen, shared
 
 
 def warn_of_one_way(bias: dict[str, dict[str, float]]) -> None:
@@ -105,20 +74,6 @@ def warn_of_one_way(bias: dict[str, dict[str, float]]) -> None:
                 "a reward model will learn length before anything else",
                 file=sys.stderr,
             )
-
-
-def encode_or_refuse(
-    path: Path, comparisons: Sequence[Comparison], tokenizer: Tokenizer, limit: int
-) -> EncodedComparisons:
-    """As `encode_comparisons`; UserError where nothing remains."""
-    encoded = encode_comparisons(comparisons, tokenizer, limit)
-    if not encoded.kept:
-        raise UserError(
-            f"no comparison to learn from; {encoded.left_out.counts or 'the file is empty'}",
-            where=path,
-            mend="Raise step.sequence_length, or shorten the texts",
-        )
-    return encoded
 
 
 def margins(model: ScalarModel, encoded: EncodedComparisons) -> list[float]:
@@ -148,18 +103,12 @@ def reward(config: RewardConfig) -> Path:
     limit = min(step.sequence_length, model.config.max_position_embeddings)
 
     # Data
-    skipped: list[SkippedRecord] = []
-    train, test, unseen, shared = read_held_out(config, skipped)
-    encoded = encode_or_refuse(config.data, train, tokenizer, limit)
-    count_malformed(skipped, encoded.left_out)
-    encoded.left_out.tell("reward")
-    bias = length_bias(encoded.kept)
+    data = read_comparison_data(config, tokenizer, limit)
+    data.tell("reward")
+    bias = length_bias(data.train.kept)
     warn_of_one_way(bias)
-    tests = {"test": encode_or_refuse(config.test or config.data, test, tokenizer, limit)}
-    if unseen:
-        tests["unseen"] = encode_or_refuse(config.unseen or config.data, unseen, tokenizer, limit)
     steps = PairSteps(
-        encoded.groups,
+        data.train.groups,
         batch_size=step.batch_size,
         sequence_length=limit,
         rows_at_once=step.micro_batch_size,
@@ -168,7 +117,7 @@ def reward(config: RewardConfig) -> Path:
         seed=step.seed,
     )
     batches = PairBatches(steps)
-    before = {name: margins(model, part) for name, part in tests.items()} if goes_on else {}
+    before = {name: margins(model, part) for name, part in data.tests.items()} if goes_on else {}
 
     # Loop
     loss_function = PairLoss(model, compiled, step.bf16, config.centre_coef)
@@ -183,28 +132,21 @@ def reward(config: RewardConfig) -> Path:
         optimizer_config=config.optimizer,
         max_steps=len(steps),
         rate_factor=lambda update: constant_factor(update, step.warmup_steps, len(steps), decay_share=0.0),
-        more_figures=loss_function.figures,
+        more_figures=loss_function.right.figures,
     ).run()
 
     # Product
     model.eval()
-    rules = baselines(encoded.kept)
-    figures = {name: held_out_figures(margins(model, part), part.kept, rules) for name, part in tests.items()}
-    for name, part in tests.items():
+    rules = baselines(data.train.kept)
+    figures = {name: held_out_figures(margins(model, part), part.kept, rules) for name, part in data.tests.items()}
+    for name, part in data.tests.items():
         figures[name]["before"] = accuracy(before[name], part.kept) if name in before else None
     history = read_jsonl(config.out / "metrics.jsonl")
     write_json(
         config.out / "figures.json",
         {
-            "comparisons": encoded.num_pairs,
-            "prompts": len(encoded.groups),
-            "steps": len(steps),
-            "loss": statistics.fmean(record["loss"] for record in history[-50:]),
+            **training_figures(data, history),
             "pairs_per_s": statistics.median(record["targets_per_s"] for record in history),
-            "dropped": encoded.left_out.counts,
-            "dropped_examples": encoded.left_out.examples,
-            "held_out_dropped": {name: part.left_out.counts for name, part in tests.items()},
-            "shared_prompts": shared,
             "length_bias": bias,
             **figures["test"],
             "unseen": figures.get("unseen"),

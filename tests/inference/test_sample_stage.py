@@ -63,7 +63,7 @@ def test_every_prompt_with_room_is_answered_and_the_others_are_counted(
     assert (figures["prompts"], figures["responses"]) == (6, 18)
     assert figures["dropped"] == {
         "leaves no room for 6 tokens within 64": 1,
-        "malformed record: turn 1: the user's turn is empty": 1,
+        "malformed record: turn N: the user's turn is empty": 1,
     }
     said = capsys.readouterr().err
     assert all(f"responses: left out, for example: {example}" in said for example in figures["dropped_examples"])

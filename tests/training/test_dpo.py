@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -23,6 +24,7 @@ from danlu.training import loop as loop_module
 from danlu.training.comparison_data import encode_comparisons
 from danlu.training.config import DpoConfig, PairStepConfig
 from danlu.training.dpo import dpo, group_logprobs
+from danlu.training.step import Forward
 
 MakeModel = Callable[..., Transformer]
 
@@ -75,6 +77,11 @@ def test_a_preference_is_learnt_and_holds_for_new_prompts(trained: Path) -> None
     assert history[-1]["loss"] < 0.5
 
 
+def test_equal_weights_have_no_preference_in_bfloat16_either(folder: Path, tmp_path: Path) -> None:
+    dpo(config(folder, tmp_path / "dpo", bf16=True, max_steps=1))
+    assert read_jsonl(tmp_path / "dpo" / "metrics.jsonl")[0]["loss"] == pytest.approx(math.log(2), abs=1e-7)
+
+
 def test_the_model_says_the_chosen_more_often_than_its_reference(
     folder: Path, trained: Path, tiny_tokenizer: Tokenizer
 ) -> None:
@@ -100,7 +107,8 @@ def test_the_references_logprobs_are_those_of_transformers(
     folder: Path, tiny_tokenizer: Tokenizer, tiny_model: MakeModel
 ) -> None:
     encoded = encode_comparisons([preference(number) for number in range(5)], tiny_tokenizer, LIMIT)
-    ours = group_logprobs(tiny_model(max_position_embeddings=LIMIT), encoded, LIMIT, 2)
+    model = tiny_model(max_position_embeddings=LIMIT)
+    ours = group_logprobs(model, Forward(model, compiled=False, bf16=False), encoded, LIMIT, 2)
     for group, own in zip(encoded.groups, ours, strict=True):
         for response, value in zip(group.responses, own, strict=True):
             expected = _logprob(folder / "model", torch.tensor([[*group.prompt, *response]]), len(response))

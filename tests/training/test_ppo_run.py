@@ -43,6 +43,10 @@ def same_weights(first: Path, second: Path) -> bool:
     return all(tensor.equal(ours[name]) for name, tensor in theirs.items())
 
 
+def newest_checkpoint(out: Path) -> Path:
+    return max((out / "checkpoints").glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+
+
 # What moves, and when
 
 
@@ -79,6 +83,9 @@ def test_with_rates_of_0_fifty_steps_change_nothing(
         policy_learning_rate=0.0, value_learning_rate=0.0,
     )  # fmt: skip
     assert same_weights(ppo(config), config.model), "the policy has moved"
+    learnt = load_file(newest_checkpoint(config.out) / "model.safetensors")
+    for name, tensor in load_reward_model(config.reward_model).state_dict().items():
+        assert tensor.equal(learnt[f"value_model.{name}"]), f"the value model's {name} has moved"
     log = read_jsonl(config.out / "metrics.jsonl")
     assert len(log) == 50
     for record in log:
@@ -148,16 +155,21 @@ def test_a_rate_rises_from_when_its_model_begins_to_learn(
         assert found == pytest.approx([value[step]] * 2 + [policy[step]] * 3), f"step {step + 1}"
 
 
-def test_the_gains_may_have_a_rate_of_their_own(
-    tiny_ppo: MakeConfig, tiny_tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    config = tiny_ppo(out=tmp_path, frozen_steps=0, policy_learning_rate=0.0, gain_learning_rate=1e-3)
-    job = job_of(config, tiny_tokenizer)
-    before = copy.deepcopy(job.models.policy.state_dict())
-    job.step()
-    job.close()
-    moved = {name for name, tensor in job.models.policy.state_dict().items() if not tensor.equal(before[name])}
+def test_the_gains_may_have_a_rate_of_their_own(tiny_ppo: MakeConfig, tmp_path: Path) -> None:
+    config = tiny_ppo(out=tmp_path, max_steps=2, frozen_steps=0, policy_learning_rate=0.0, gain_learning_rate=1e-3)
+    before, after = (load_file(path / "model.safetensors") for path in (config.model, ppo(config)))
+    moved = {name for name, tensor in after.items() if not tensor.equal(before[name])}
     assert moved == {name for name in before if name.endswith("norm.weight")}
+
+
+def test_a_run_whose_gradients_stay_not_finite_gives_up_and_says_so(
+    tiny_ppo: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_ppo(out=tmp_path, max_steps=30, frozen_steps=30)
+    monkeypatch.setattr(ppo_module, "step_model", lambda *_: float("nan"))
+    with pytest.raises(UserError, match="the gradient was not finite in 10 steps in a row, up to step 10"):
+        ppo(config)
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_run_of_frozen_steps_alone_hands_on_the_policy_bit_for_bit(tiny_ppo: MakeConfig, tmp_path: Path) -> None:
@@ -258,11 +270,11 @@ def test_prompts_that_cannot_be_used_are_counted_with_an_example(
     room = "leaves no room for 5 tokens within 64"
     assert {reason.partition(",")[0]: count for reason, count in figures["dropped"].items()} == {
         room: 2,
-        "malformed record: turn 2: a system turn may only come first": 1,
+        "malformed record: turn N: a system turn may only come first": 1,
         "malformed record: the assistant speaks before the user": 1,
-        "malformed record: turn 1: the user's turn is empty": 1,
+        "malformed record: turn N: the user's turn is empty": 1,
         "malformed record: unknown role 'teacher'; known are system": 1,
-        "malformed record: not valid JSON: Expecting value: line 2 column 1 (char 15)": 1,
+        "malformed record: not valid JSON: Expecting value: line N column N (char N)": 1,
         "malformed record: none of `messages`": 1,
     }
     assert len(figures["dropped_examples"]) == len(figures["dropped"])

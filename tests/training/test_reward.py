@@ -16,7 +16,7 @@ from torch import Tensor
 from danlu import cli
 from danlu.conversations.comparisons import Comparison
 from danlu.conversations.prompt_split import normalised_prompt, prompt_text
-from danlu.conversations.records import Message, SkippedRecord
+from danlu.conversations.records import Message
 from danlu.inference.score import score_groups
 from danlu.model.checkpoint import load_reward_model, load_with_new_score, save_model
 from danlu.model.transformer import ScalarModel, Transformer
@@ -26,7 +26,8 @@ from danlu.tokenizer.bpe import Tokenizer
 from danlu.training import loop as loop_module
 from danlu.training.comparison_data import PairSteps, PromptGroup, encode_comparisons
 from danlu.training.config import PairStepConfig, RewardConfig
-from danlu.training.reward import PairLoss, read_held_out, reward
+from danlu.training.held_out import read_held_out
+from danlu.training.reward import PairLoss, reward
 from danlu.training.step import accumulate_gradients
 
 MakeModel = Callable[..., Transformer]
@@ -254,7 +255,7 @@ def loss_and_gradients(
     assert len(steps[0]) == 8 // rows_at_once
     loss, num_targets = accumulate_gradients(loss_function, steps[0])
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}  # type: ignore[union-attr]
-    return loss, num_targets, gradients, loss_function.figures()["accuracy"]
+    return loss, num_targets, gradients, loss_function.right.figures()["accuracy"]
 
 
 @pytest.mark.parametrize("centre_coef", [0.0, 0.3])
@@ -349,20 +350,33 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(
 
 
 def test_held_out_prompts_are_never_learnt_from(files: Path, tmp_path: Path) -> None:
-    skipped: list[SkippedRecord] = []
-    train, test, unseen, shared = read_held_out(config(tmp_path, files, tmp_path), skipped)
-    assert (len(train), len(test), len(unseen), shared, skipped) == (60, 25, 10, 5, [])
-    held_out = {normalised_prompt(prompt_text(item)) for item in [*test, *unseen]}
-    assert held_out.isdisjoint(normalised_prompt(prompt_text(item)) for item in train)
+    found = read_held_out(config(tmp_path, files, tmp_path))
+    sizes = {name: len(part) for name, part in found.comparisons.items()}
+    assert (sizes, found.shared) == ({"train": 60, "test": 25, "unseen": 10}, 5)
+    assert not any(part.counts for part in found.left_out.values())
+    held_out = {normalised_prompt(prompt_text(item)) for name in ("test", "unseen") for item in found.comparisons[name]}
+    assert held_out.isdisjoint(normalised_prompt(prompt_text(item)) for item in found.comparisons["train"])
+
+
+def test_what_a_file_of_tests_leaves_out_is_counted_apart(
+    base: Path, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    test = write(tmp_path / "test.jsonl", [*(preference(number) for number in range(100, 104)), "{"])
+    figures = figures_of(reward(config(base, files, tmp_path / "reward", test=test, max_steps=2)))
+    assert figures["dropped"] == {}
+    (reason,) = figures["held_out_dropped"]["test"]
+    assert reason.startswith("malformed record: not valid JSON")
+    assert f"reward, test: left out, for example: {test}, line 5" in capsys.readouterr().err
 
 
 def test_without_a_test_file_a_part_of_the_prompts_is_held_out(files: Path, base: Path, tmp_path: Path) -> None:
     values: dict[str, Any] = {"test": None, "unseen": None, "test_share": 0.3}
-    train, test, unseen, shared = read_held_out(config(tmp_path, files, tmp_path, **values), [])
-    assert (len(train) + len(test), unseen, shared) == (65, [], 0)
+    found = read_held_out(config(tmp_path, files, tmp_path, **values))
+    train, test = found.comparisons["train"], found.comparisons["test"]
+    assert (len(train) + len(test), set(found.comparisons), found.shared) == (65, {"train", "test"}, 0)
     assert 8 <= len(test) <= 32
-    again = read_held_out(config(tmp_path, files, tmp_path, **values), [])
-    assert (again[0], again[1]) == (train, test), "the part that is held out changes from run to run"
+    again = read_held_out(config(tmp_path, files, tmp_path, **values))
+    assert again.comparisons == found.comparisons, "the part that is held out changes from run to run"
     figures = figures_of(reward(config(base, files, tmp_path / "reward", **values, max_steps=2)))
     assert (figures["comparisons"], figures["pairs"], figures["unseen"]) == (len(train), len(test), None)
 
