@@ -59,11 +59,14 @@ def write_reward_model(folder: Path, language_model: Path) -> None:
 
 
 def write_comparisons(path: Path, count: int) -> None:
-    """Comparisons: the right reply repeats the prompt's words, the wrong one misses the last of them."""
-    words, chance = made_up_words(2), Random(2)
+    """Comparisons, one of each prompt: the right reply repeats the prompt's words, the wrong one misses the last."""
+    words, chance, seen = made_up_words(2), Random(2), set()
     with path.open("w", encoding="utf-8") as file:
-        for _ in range(count):
+        while len(seen) < count:
             said = [next(words) for _ in range(chance.randint(1, 6))]
+            if tuple(said) in seen:
+                continue
+            seen.add(tuple(said))
             messages = [{"role": "user", "content": "Repeat:\n" + " ".join(said)}]
             wrong = " ".join([*said[:-1], next(words) + "x"])
             record = {"messages": messages, "chosen": " ".join(said), "rejected": wrong}

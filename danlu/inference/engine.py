@@ -38,6 +38,11 @@ class Sequence:
         return self.output_ids if self.stop_id is None else [*self.output_ids, self.stop_id]
 
 
+READ_TOGETHER = 24
+"""Prompts in one pass, those of like length together, so that few places are filled up. Measured on two cores: of 96
+prompts of 13 to 120 tokens more than half the places would be, and a pass over 24 is as fast for each token."""
+
+
 class Engine:
     """Continues up to `max_rows` prompts at once: `admit` prompts, `step` all rows by a token, `remove` a row."""
 
@@ -59,15 +64,17 @@ class Engine:
         self.limit = model.config.max_position_embeddings
         parameter = next(model.parameters())
         config = model.config
-        self.device = parameter.device
+        self.device = device = parameter.device
+        # Under autocast keys and values are of its precision, and a wider cache would hold the same numbers.
+        autocast = torch.is_autocast_enabled(device.type)
         self.cache = KVCache(
             config.num_hidden_layers,
             max_rows,
             config.num_key_value_heads,
             min(max_length or self.limit, self.limit),
             config.head_dim,
-            parameter.dtype,
-            parameter.device,
+            torch.get_autocast_dtype(device.type) if autocast else parameter.dtype,
+            device,
         )
         self.free = list(range(max_rows))[::-1]
         self.rows: dict[int, Sequence] = {}
@@ -87,17 +94,25 @@ class Engine:
         rows = [self.free.pop() for _ in prompts for _ in range(copies)]
         for place, row in enumerate(rows):
             self.rows[row] = Sequence(prompt_ids=prompts[place // copies], generator=self._generator())
-        longest = max(len(prompt_ids) for prompt_ids in prompts)
-        # Filled up on the right: what a filler leaves in the cache lies past the row's end, hidden until written over.
-        input_ids = torch.tensor([prompt_ids + [0] * (longest - len(prompt_ids)) for prompt_ids in prompts])  # (B, T)
+        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         try:
-            places = torch.arange(longest).expand(len(prompts), -1)
-            self._forward(rows, input_ids, places, [len(ids) for ids in prompts], copies)
+            for start in range(0, len(order), READ_TOGETHER):
+                own = order[start : start + READ_TOGETHER]
+                own_rows = [row for place in own for row in rows[place * copies : (place + 1) * copies]]
+                self._read([prompts[place] for place in own], own_rows, copies)
         except BaseException:  # Ctrl-C too: the caller never learns the rows' numbers, so their places are freed here.
             for row in rows:
                 self.remove(row)
             raise
         return rows
+
+    def _read(self, prompts: list[list[int]], rows: list[int], copies: int) -> None:
+        """Take prompts into the cache in one pass and choose the first token of each row."""
+        longest = max(len(prompt_ids) for prompt_ids in prompts)
+        # Filled up on the right: what a filler leaves in the cache lies past the row's end, hidden until written over.
+        input_ids = torch.tensor([prompt_ids + [0] * (longest - len(prompt_ids)) for prompt_ids in prompts])  # (B, T)
+        places = torch.arange(longest).expand(len(prompts), -1)
+        self._forward(rows, input_ids, places, [len(ids) for ids in prompts], copies)
 
     def _check(self, prompt_ids: list[int]) -> None:
         if not prompt_ids:

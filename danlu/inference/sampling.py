@@ -13,8 +13,8 @@ ordering everything takes longer than the model; a nucleus of 0.9 seldom has mor
 
 
 class Nucleus(NamedTuple):
-    """The tokens each row is drawn from, best first: `ids` (B, W) and their renormalised `probabilities` (B, W)
-    float32, 0 where a row has fewer than W."""
+    """The tokens each row is drawn from, best first, or by their ids where these are all: `ids` (B, W) and their
+    renormalised `probabilities` (B, W) float32, 0 where a row has fewer than W."""
 
     ids: Tensor
     probabilities: Tensor
@@ -33,6 +33,8 @@ def nucleus(logits: Tensor, temperature: float, top_p: float, top_k: int) -> Nuc
     # Differences to the maximum first, so that a tiny temperature cannot overflow.
     scaled = (logits.float() - logits.float().amax(-1, keepdim=True)) / max(temperature, 1e-6)
     probabilities = scaled.softmax(-1)
+    if top_p >= 1 and not top_k:
+        return Nucleus(torch.arange(logits.shape[-1], device=logits.device).expand_as(logits), probabilities)
     ordered, ids = _in_order(probabilities, FIRST_LOOK)
     if ids.shape[-1] < logits.shape[-1]:
         short = _reaches_beyond(probabilities, ordered, top_p, top_k).nonzero()[:, 0]
@@ -101,7 +103,8 @@ def draw(logits: Tensor, temperature: float, top_p: float, top_k: int, generator
     found = nucleus(logits, temperature, top_p, top_k if temperature else 1)
     points = torch.cat([torch.rand(1, generator=generator, device=logits.device) for generator in generators])  # (B)
     reached = found.probabilities.cumsum(-1) <= points[:, None]
-    last = (found.probabilities > 0).sum(-1) - 1
+    places = torch.arange(found.probabilities.shape[-1], device=logits.device)
+    last = places.masked_fill(found.probabilities == 0, 0).amax(-1)  # (B), the last that can be drawn
     # Rounding may leave the cumulated sum just under a point near 1.
     places = torch.minimum(reached.sum(-1), last)
     return Drawn(found.ids.gather(-1, places[:, None])[:, 0], places, found)
