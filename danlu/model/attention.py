@@ -116,6 +116,13 @@ class _MaterialisedAttention(torch.autograd.Function):
         return score_grad @ key, score_grad.transpose(-1, -2) @ query, value_grad, None, None
 
 
+def rows_in_order(rows: Tensor) -> Tensor | slice:
+    """`rows` (B) as a slice where each is the one before it plus 1: a slice is not copied."""
+    first = int(rows[0])
+    following = torch.arange(first, first + len(rows), device=rows.device)
+    return slice(first, first + len(rows)) if rows.equal(following) else rows
+
+
 class KVCache:
     """Keys and values of what each row has seen, per layer; rows have their own lengths.
 
@@ -139,13 +146,21 @@ class KVCache:
         self.slots = slots
 
     def update(
-        self, layer: int, rows: Tensor, position_ids: Tensor, key: Tensor, value: Tensor, length: int
+        self,
+        layer: int,
+        rows: Tensor,
+        read: Tensor | slice,
+        position_ids: Tensor,
+        key: Tensor,
+        value: Tensor,
+        length: int,
     ) -> tuple[Tensor, Tensor]:
-        """Store key and value (B, K, T, E) of `rows` (B) at `position_ids` (B, T); return the first `length` slots."""
+        """Store key and value (B, K, T, E) of `rows` (B) at `position_ids` (B, T); return the first `length` slots of
+        these rows, `read` being the same rows: a view where it is a slice, else a copy."""
         at = (rows[:, None], slice(None), position_ids)
         self.keys[layer][at] = key.transpose(1, 2).to(self.keys.dtype)  # (B, T, K, E)
         self.values[layer][at] = value.transpose(1, 2).to(self.values.dtype)
-        return self.keys[layer][rows, :, :length], self.values[layer][rows, :, :length]  # (B, K, S, E)
+        return self.keys[layer][read, :, :length], self.values[layer][read, :, :length]  # (B, K, S, E)
 
     def copy(self, sources: Tensor, rows: Tensor, copies: int, length: int) -> None:
         """Give the first `length` slots of row `sources[i]` to `copies` of the `rows` after one another."""

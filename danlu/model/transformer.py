@@ -10,7 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from danlu.model.attention import KVCache, apply_rotary, attend, cache_mask, rotary_tables, row_mask, training_mask
+from danlu.model.attention import (
+    KVCache,
+    apply_rotary,
+    attend,
+    cache_mask,
+    rotary_tables,
+    row_mask,
+    rows_in_order,
+    training_mask,
+)
 from danlu.model.config import ModelConfig
 
 
@@ -52,7 +61,7 @@ class Attention(nn.Module):
         query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
         if context is not None:
             key, value = context.cache.update(
-                self.layer, context.rows, context.position_ids, key, value, context.key_length
+                self.layer, context.rows, context.read, context.position_ids, key, value, context.key_length
             )  # (B, K, S, E)
         mixed = attend(query, key.to(query.dtype), value.to(query.dtype), mask)  # (B, H, T, E)
         return self.o_proj(mixed.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
@@ -94,6 +103,7 @@ class Context:
 
     def __init__(self, cache: KVCache, rows: Tensor, position_ids: Tensor, key_length: int) -> None:
         self.cache, self.rows, self.position_ids, self.key_length = cache, rows, position_ids, key_length
+        self.read = rows_in_order(rows)
 
 
 class Backbone(nn.Module):
