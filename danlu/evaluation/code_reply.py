@@ -1,0 +1,113 @@
+"""From a model's reply to a program: the code in it, under the problem's own beginning.
+
+In: a record of HumanEval (`prompt`, `entry_point`) or MBPP (`code`, `test_list`), and a reply: a bare body, a whole
+function, or text with code in fences, the last of them perhaps never closed. Out: the source of a program that defines
+the function asked for, as far as the reply does; None where there is no code at all.
+"""
+
+import ast
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Problem = Mapping[str, Any]
+
+END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|im_start|>", "</s>", "<|eot_id|>")
+"""What models write where a reply is over; nothing behind them belongs to it."""
+
+FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+BEGINS_CODE = re.compile(r"^(?:import |from \w|def |async def |class |@)", re.MULTILINE)
+
+
+def entry_point(problem: Problem) -> str:
+    """The name of the function that is asked for: HumanEval names it, in MBPP the tests call it first."""
+    return str(problem["entry_point"]) if "entry_point" in problem else asked_names(problem)[0]
+
+
+def asked_names(problem: Problem) -> list[str]:
+    """What MBPP's tests call of what the solution defines, in order; a solution may be named like a built-in one."""
+    defined = {
+        node.name for node in ast.walk(ast.parse(problem["code"])) if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
+    tree = ast.parse("\n".join(problem["test_list"]))
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    calls.sort(key=lambda name: (name.lineno, name.col_offset))
+    names = list(dict.fromkeys(name.id for name in calls if name.id in defined))
+    if not names:
+        raise ValueError(f"the tests of problem {problem.get('task_id')} call nothing that its solution defines")
+    return names
+
+
+def program_of(problem: Problem, reply: str) -> str | None:
+    """The program; None where the reply has no code."""
+    for token in END_TOKENS:
+        reply = reply.partition(token)[0]
+    if not reply.strip():
+        return None
+    name = entry_point(problem)
+    fenced = [match[1] for match in FENCE.finditer(reply)]
+    defining = [code for code in fenced if defines(code, name)]
+    if defining:
+        return under_the_beginning(problem, textwrap.dedent(defining[-1]))
+    if fenced:
+        return body_of(problem, fenced[-1]) or (fenced[-1] if parses(fenced[-1]) else None)
+    if defines(reply, name):
+        return under_the_beginning(problem, reply if parses(reply) else code_in_prose(reply))
+    return body_of(problem, reply)
+
+
+def defines(code: str, name: str) -> bool:
+    return re.search(rf"^[ \t]*(?:async )?(?:def|class) {re.escape(name)}\b", code, re.MULTILINE) is not None
+
+
+def parses(code: str) -> bool:
+    try:
+        ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def under_the_beginning(problem: Problem, code: str) -> str:
+    """`code` behind what stands in a HumanEval prompt before the function: imports and helpers."""
+    prompt, name = str(problem.get("prompt", "")) if "entry_point" in problem else "", entry_point(problem)
+    start = re.search(rf"^def {re.escape(name)}\b", prompt, re.MULTILINE)
+    return (prompt[: start.start()] + "\n" if start else "") + code
+
+
+def code_in_prose(reply: str) -> str:
+    """The longest stretch of lines that begins like code and parses; all from the first such line if none does."""
+    starts = [match.start() for match in BEGINS_CODE.finditer(reply)]
+    if not starts:
+        return textwrap.dedent(reply)
+    lines = reply[starts[0] :].split("\n")
+    for end in range(len(lines), 0, -1):
+        if parses(code := "\n".join(lines[:end])):
+            return code
+    return "\n".join(lines)
+
+
+def body_of(problem: Problem, text: str) -> str | None:
+    """The prompt's function with `text` as its body, up to the first line that is no longer of it; None for MBPP, whose
+    problems give no beginning, and where this is no code."""
+    if "entry_point" not in problem:
+        return None
+    for body in _bodies(text):
+        if parses(program := str(problem["prompt"]) + body + "\n") and body.strip():
+            return program
+    return None
+
+
+def _bodies(text: str) -> Iterator[str]:
+    """The body as it stands, and set in where its lines begin at the margin."""
+    lines = text.strip("\n").split("\n")
+    inside = []
+    for number, line in enumerate(lines):
+        # A completion's first line may have lost its blanks to the prompt's end.
+        if number and line.strip() and not line[0].isspace():
+            break
+        inside.append(line)
+    first_indented = inside and inside[0][:1].isspace()
+    yield "\n".join(inside) if first_indented else "\n".join(["    " + inside[0].lstrip(), *inside[1:]])
+    yield textwrap.indent(textwrap.dedent("\n".join(lines)), "    ")
