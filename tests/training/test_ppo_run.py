@@ -139,6 +139,18 @@ def test_each_model_follows_its_own_rate(
         assert stayed == (name != learning), name
 
 
+def test_a_prompt_that_comes_again_is_answered_anew(
+    tiny_ppo: MakeConfig, write_conversations: Write, rollouts: list[list[list[int]]], tmp_path: Path
+) -> None:
+    data = write_conversations(tmp_path / "one.jsonl", [[("user", "the river was cold")]])
+    ppo(
+        tiny_ppo(
+            out=tmp_path / "run", data=data, queries=1, max_steps=6, policy_learning_rate=0.0, value_learning_rate=0.0
+        )
+    )
+    assert len({str(responses) for responses in rollouts}) == 6
+
+
 def test_a_rate_rises_from_when_its_model_begins_to_learn(
     tiny_ppo: MakeConfig, tiny_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
