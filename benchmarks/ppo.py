@@ -14,8 +14,6 @@ as JSON: medians over the rounds of the seconds a step took, in all, for the rol
 ratio of each round, and the peak of each process' memory. The peer's environment is made on first use.
 """
 
-import dataclasses
-import json
 import statistics
 import sys
 import tempfile
@@ -25,7 +23,7 @@ from typing import Any, Literal
 
 import made_up
 import tyro
-from side_by_side import PEERS, Process, peer_python, spread, take_turns
+from side_by_side import PEERS, Process, mean_cpu_seconds, peer_python, report, settings_of, spread, take_turns
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("whole", "rollout", "rest")
@@ -128,9 +126,8 @@ def prepare(config: Benchmark, folder: Path) -> dict[str, Any]:
         made_up.write_language_model(folder, made_up.SHAPES[config.shape])
         made_up.write_reward_model(reward_model, model)
         made_up.write_prompts(prompts, count)
-    numbers = {key: value for key, value in dataclasses.asdict(config).items() if not isinstance(value, Path | None)}
     paths = {"model": model, "reward_model": reward_model, "prompts": prompts, "out": folder / "out"}
-    return {**numbers, "max_steps": max_steps, **{name: str(path) for name, path in paths.items()}}
+    return {**settings_of(config), "max_steps": max_steps, **{name: str(path) for name, path in paths.items()}}
 
 
 def seconds_of(answer: dict[str, Any]) -> dict[str, float]:
@@ -165,7 +162,7 @@ def main(config: Benchmark) -> None:
         for part in PARTS
     }
     memory = {name: own[-1]["peak_memory"] for name, own in turns.items()}
-    text = json.dumps({
+    figures = {
         "times_faster": {part: spread(own) for part, own in faster.items()},
         "memory_ratio": memory["danlu"] / memory["trl"],
         "seconds_per_step": {
@@ -175,17 +172,12 @@ def main(config: Benchmark) -> None:
         "first_turn": {name: mean_figures(own[0]["steps"]) for name, own in turns.items()},
         "last_turn": {name: mean_figures(own[-1]["steps"]) for name, own in turns.items()},
         "ratios": faster["whole"],
-        "cpu_seconds": {
-            name: statistics.fmean(answer["cpu_seconds"] for answer in own[config.warm_up :])
-            for name, own in turns.items()
-        },
+        "cpu_seconds": mean_cpu_seconds(turns, config.warm_up),
         "inputs": "run" if config.run else f"made up, shape {config.shape}",
-        "settings": {key: value for key, value in vars(config).items() if not isinstance(value, Path | None)},
+        "settings": settings_of(config),
         "sides": sides,
-    }, indent=2)  # fmt: skip
-    print(text)
-    if config.json:
-        config.json.write_text(text + "\n", encoding="utf-8")
+    }
+    report(figures, config.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 
 import torch
 from datasets import Dataset
-from side_by_side import Side
+from side_by_side import PEER_TRAINER, Side
 from torch.utils.data import DataLoader
 from transformers import (
     AutoModelForCausalLM,
@@ -85,10 +85,9 @@ def main() -> None:
     rows = [{"input_ids": ids} for batch in job["batches"] for ids in batch]
     size = len(job["batches"][0])
     config = PPOConfig(
+        **PEER_TRAINER,
         output_dir=job["out"] + "-trl",
-        use_cpu=True,
         bf16=False,
-        gradient_checkpointing=False,
         total_episodes=len(rows),
         per_device_train_batch_size=job["peer_micro_batch_size"],
         gradient_accumulation_steps=size // job["peer_micro_batch_size"],
@@ -99,23 +98,12 @@ def main() -> None:
         stop_token="eos",
         temperature=1.0,
         learning_rate=job["learning_rate"],
-        lr_scheduler_type="constant",
-        optim="adamw_torch_fused",
-        adam_beta1=0.9,
-        adam_beta2=0.95,
-        adam_epsilon=1e-8,
-        weight_decay=0.1,
         kl_coef=job["kl_coef"],
         cliprange=0.2,
         cliprange_value=0.15,
         gamma=1.0,
         lam=0.95,
         num_sample_generations=0,
-        save_strategy="no",
-        report_to="none",
-        logging_steps=1,
-        disable_tqdm=True,
-        seed=1,
     )
     clock = Clock()
     trainer = PPOTrainer(

@@ -16,8 +16,6 @@ Printed as JSON: medians over the rounds, the ratio of each round to either of t
 the faster one. The peer's environment is made on first use.
 """
 
-import dataclasses
-import json
 import statistics
 import sys
 import tempfile
@@ -27,7 +25,7 @@ from typing import Any, Literal
 
 import made_up
 import tyro
-from side_by_side import PEERS, Process, peer_python, spread, take_turns
+from side_by_side import PEERS, Process, mean_cpu_seconds, peer_python, report, settings_of, spread, take_turns
 
 HERE = Path(__file__).resolve().parent
 
@@ -113,9 +111,8 @@ def prepare(config: Benchmark, folder: Path) -> dict[str, Any]:
         made_up.write_language_model(folder, made_up.SHAPES[config.shape])
         made_up.write_comparisons(comparisons, count)
     made_up.write_reward_model(folder / "reward", language_model)
-    numbers = {key: value for key, value in dataclasses.asdict(config).items() if not isinstance(value, Path | None)}
     paths = {"model": folder / "reward", "comparisons": comparisons, "out": folder / "out"}
-    return {**numbers, "max_steps": max_steps, **{name: str(path) for name, path in paths.items()}}
+    return {**settings_of(config), "max_steps": max_steps, **{name: str(path) for name, path in paths.items()}}
 
 
 def pairs_per_s(answer: dict[str, Any]) -> float:
@@ -150,7 +147,7 @@ def main(config: Benchmark) -> None:
     }
     losses = {name: [step["loss"] for answer in own for step in answer["steps"]] for name, own in turns.items()}
     apart = [abs(mine - other) for mine, other in zip(losses["danlu"], losses["trl"], strict=True)]
-    text = json.dumps({
+    figures = {
         "ratio": min((spread(own) for own in ratios.values()), key=lambda own: own["median"]),
         "ratio_to": {name: spread(own) for name, own in ratios.items()},
         "pairs_per_s": {name: spread(own) for name, own in rates.items()},
@@ -158,17 +155,12 @@ def main(config: Benchmark) -> None:
         "loss_apart": {"mean": statistics.fmean(apart), "most": max(apart)},
         "peak_memory": {name: own[-1]["peak_memory"] for name, own in turns.items()},
         "ratios": ratios,
-        "cpu_seconds": {
-            name: statistics.fmean(answer["cpu_seconds"] for answer in own[config.warm_up :])
-            for name, own in turns.items()
-        },
+        "cpu_seconds": mean_cpu_seconds(turns, config.warm_up),
         "inputs": "run" if config.run else f"made up, shape {config.shape}",
-        "settings": {key: value for key, value in vars(config).items() if not isinstance(value, Path | None)},
+        "settings": settings_of(config),
         "sides": sides,
-    }, indent=2)  # fmt: skip
-    print(text)
-    if config.json:
-        config.json.write_text(text + "\n", encoding="utf-8")
+    }
+    report(figures, config.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from side_by_side import Side
+from side_by_side import PEER_TRAINER, Side
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
@@ -48,10 +48,9 @@ def main() -> None:
     pairs = [pair for batch in batches for pair in batch]
     size, micro = job["batch_size"], job["peer_grouped_micro_batch_size" if job["grouped"] else "peer_micro_batch_size"]
     config = RewardConfig(
+        **PEER_TRAINER,
         output_dir=job["out"] + "-trl",
-        use_cpu=True,
         bf16=job["peer_bf16"],
-        gradient_checkpointing=False,
         torch_compile=job["peer_compile"],
         pad_to_multiple_of=job["peer_pad_to_multiple_of"] or None,
         max_length=None,
@@ -61,18 +60,7 @@ def main() -> None:
         # The rows are in the order of the steps.
         train_sampling_strategy="sequential",
         learning_rate=job["learning_rate"],
-        lr_scheduler_type="constant",
-        optim="adamw_torch_fused",
-        adam_beta1=0.9,
-        adam_beta2=0.95,
-        adam_epsilon=1e-8,
-        weight_decay=0.1,
         max_grad_norm=1.0,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=1,
     )
     model = AutoModelForSequenceClassification.from_pretrained(job["model"], dtype=torch.float32)
     trainer = RewardTrainer(

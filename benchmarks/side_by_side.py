@@ -15,12 +15,19 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 PEERS = Path(__file__).resolve().parent / ".peers"
 """Where the peers' environments are kept unless told otherwise, and the logs of the last run; git ignores it."""
+
+PEER_TRAINER: dict[str, Any] = {
+    "use_cpu": True, "gradient_checkpointing": False, "lr_scheduler_type": "constant", "optim": "adamw_torch_fused",
+    "adam_beta1": 0.9, "adam_beta2": 0.95, "adam_epsilon": 1e-8, "weight_decay": 0.1,
+    "save_strategy": "no", "report_to": "none", "logging_steps": 1, "disable_tqdm": True, "seed": 1,
+}  # fmt: skip
+"""What the peer's trainers have in common: our optimiser, and nothing done beside the steps."""
 
 
 def peer_python(requirements: Path, folder: Path) -> Path:
@@ -152,3 +159,21 @@ def take_turns(sides: Sequence[Process], rounds: int) -> dict[str, list[dict[str
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median and range."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def settings_of(config: Any) -> dict[str, Any]:
+    """The values of a benchmark's dataclass but its paths."""
+    return {name: value for name, value in vars(config).items() if not isinstance(value, Path | None)}
+
+
+def mean_cpu_seconds(turns: Mapping[str, Sequence[Mapping[str, Any]]], warm_up: int) -> dict[str, float]:
+    """CPU seconds of a turn on average, by side, those to warm up left out."""
+    return {name: statistics.fmean(answer["cpu_seconds"] for answer in own[warm_up:]) for name, own in turns.items()}
+
+
+def report(figures: Mapping[str, Any], path: Path | None) -> None:
+    """The figures as JSON, printed and where asked written."""
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if path:
+        path.write_text(text + "\n", encoding="utf-8")
