@@ -49,11 +49,11 @@ def program_of(problem: Problem, reply: str) -> str | None:
     fenced = [match[1] for match in FENCE.finditer(reply)]
     defining = [code for code in fenced if defines(code, name)]
     if defining:
-        return under_the_beginning(problem, textwrap.dedent(defining[-1]))
+        return under_the_beginning(problem, name, textwrap.dedent(defining[-1]))
     if fenced:
         return body_of(problem, fenced[-1]) or (fenced[-1] if parses(fenced[-1]) else None)
     if defines(reply, name):
-        return under_the_beginning(problem, reply if parses(reply) else code_in_prose(reply))
+        return under_the_beginning(problem, name, reply if parses(reply) else code_in_prose(reply))
     return body_of(problem, reply)
 
 
@@ -69,9 +69,9 @@ def parses(code: str) -> bool:
     return True
 
 
-def under_the_beginning(problem: Problem, code: str) -> str:
-    """`code` behind what stands in a HumanEval prompt before the function: imports and helpers."""
-    prompt, name = str(problem.get("prompt", "")) if "entry_point" in problem else "", entry_point(problem)
+def under_the_beginning(problem: Problem, name: str, code: str) -> str:
+    """`code` behind what stands in a HumanEval prompt before the function `name`: imports and helpers."""
+    prompt = str(problem["prompt"]) if "entry_point" in problem else ""
     start = re.search(rf"^def {re.escape(name)}\b", prompt, re.MULTILINE)
     return (prompt[: start.start()] + "\n" if start else "") + code
 

@@ -46,7 +46,7 @@ class EvaluateConfig:
     few will do."""
 
     samples_per_skill: int = 3
-    """Conversations of each skill that the report shows."""
+    """Conversations of each skill and language that the report shows."""
 
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`; None to find it."""

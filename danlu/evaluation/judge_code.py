@@ -26,7 +26,7 @@ class CodeVerdict(ProgramResult):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tests:
+class Checks:
     """A problem's tests: what runs before them, they themselves, and the functions they ask the program for."""
 
     setup: str
@@ -34,26 +34,25 @@ class Tests:
     names: list[str]
 
 
-def tests_of(problem: Problem) -> Tests:
+def checks_of(problem: Problem) -> Checks:
     """The tests of a record of HumanEval or MBPP. HumanEval's may call helpers that stand in the prompt."""
     if "entry_point" in problem:
         name = entry_point(problem)
         helpers = f"{problem['prompt']}{problem['canonical_solution']}\n"
-        return Tests(setup=helpers, tests=f"{problem['test']}\ncheck({name})\n", names=[name])
+        return Checks(setup=helpers, tests=f"{problem['test']}\ncheck({name})\n", names=[name])
     solution = ast.parse(problem["code"]).body
     # The tests may use what the solution imports.
     imports = "\n".join(ast.unparse(node) for node in solution if isinstance(node, ast.Import | ast.ImportFrom))
     setup = f"{imports}\n{problem.get('test_setup_code') or ''}"
-    return Tests(setup=setup, tests="\n".join(problem["test_list"]), names=asked_names(problem))
+    return Checks(setup=setup, tests="\n".join(problem["test_list"]), names=asked_names(problem))
 
 
-def needs_own_classes(problem: Problem) -> bool:
+def needs_own_classes(problem: Problem, tests: Checks) -> bool:
     """Whether a problem's tests make objects of classes that its solution defines: such objects do not cross."""
     if "entry_point" in problem:
         return False
     classes = {node.name for node in ast.walk(ast.parse(problem["code"])) if isinstance(node, ast.ClassDef)}
-    own = tests_of(problem)
-    used = {node.id for node in ast.walk(ast.parse(f"{own.setup}\n{own.tests}")) if isinstance(node, ast.Name)}
+    used = {node.id for node in ast.walk(ast.parse(f"{tests.setup}\n{tests.tests}")) if isinstance(node, ast.Name)}
     return not classes.isdisjoint(used)
 
 
@@ -70,15 +69,14 @@ def judge_code(
     program = program_of(problem, completion)
     if program is None:
         return CodeVerdict(status="failed", reason="no code in the reply")
-    limits = Limits(timeout_s=timeout_s, memory_mb=memory_mb)
-    if needs_own_classes(problem):
-        own = tests_of(problem)
-        ended = run_program(f"{program}\n{own.setup}\n{own.tests}\n", timeout_s, memory_mb, unsafe=unsafe)
+    tests = checks_of(problem)
+    if needs_own_classes(problem, tests):
+        ended = run_program(f"{program}\n{tests.setup}\n{tests.tests}\n", timeout_s, memory_mb, unsafe=unsafe)
         return CodeVerdict(**vars(ended), inside=True)
-    return _judge(program, tests_of(problem), limits, unsafe)
+    return _judge(program, tests, Limits(timeout_s=timeout_s, memory_mb=memory_mb), unsafe)
 
 
-def _judge(program: str, tests: Tests, limits: Limits, unsafe: bool) -> CodeVerdict:
+def _judge(program: str, tests: Checks, limits: Limits, unsafe: bool) -> CodeVerdict:
     with ExitStack() as stack:
         source = stack.enter_context(source_file(program))
         (asked, asks), (answered, answers), (told, tells) = (pipe(stack) for _ in range(3))

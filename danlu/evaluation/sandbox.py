@@ -23,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from danlu.evaluation.inside.limits import OUT_OF_MEMORY
 from danlu.evaluation.inside.plain_data import receive
 
 Status = Literal["passed", "failed", "timeout", "memory", "refused"]
@@ -35,9 +36,6 @@ PYTHON = Path(os.path.realpath(sys.executable))
 
 HOME = Path("/python")
 """Where its folder is in the sandbox: the way to it outside may lead through folders that are nobody's business."""
-
-OUT_OF_MEMORY = 77
-"""Exit status of `inside/program_side.py` when memory did not suffice."""
 
 LONGEST_OUTPUT = 1 << 20
 """Bytes of output after which a program is stopped. Our choice: no problem prints as much."""
@@ -104,9 +102,17 @@ def run_program(source: str, timeout_s: float = 10.0, memory_mb: int = 512, *, u
         ended = watch(process, limits)
         os.set_blocking(ends.fileno(), False)
         # The exit status alone says nothing: a program may leave by os._exit(0) before its end.
-        if ended.status == "passed" and receive(io.BytesIO(ends.read(1 << 16) or b"")) != {"ready": True}:
+        if ended.status == "passed" and not _says_it_is_ready(ends.read(1 << 16) or b""):
             ended.status, ended.reason = "failed", "left before its end"
     return ended
+
+
+def _says_it_is_ready(written: bytes) -> bool:
+    """Whether this is what `inside/program_side.py` writes at a program's end; the program may have written there."""
+    try:
+        return receive(io.BytesIO(written)) == {"ready": True}
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=1)

@@ -45,12 +45,12 @@ class ComparisonData:
 def read_comparison_data(config: ComparisonDataConfig, tokenizer: Tokenizer, limit: int) -> ComparisonData:
     """The comparisons of all files, encoded. Raises UserError where a part has none."""
     held_out = read_held_out(config)
-    train, *tests = (
-        encode_or_refuse(path or config.data, held_out.comparisons[name], tokenizer, limit, held_out.left_out[name])
-        for name, path in (("train", config.data), ("test", config.test), ("unseen", config.unseen))
-        if name in held_out.comparisons
-    )
-    return ComparisonData(train=train, tests=dict(zip(("test", "unseen"), tests, strict=False)), shared=held_out.shared)
+    paths = {"train": config.data, "test": config.test or config.data, "unseen": config.unseen or config.data}
+    encoded = {
+        name: encode_or_refuse(paths[name], comparisons, tokenizer, limit, held_out.left_out[name])
+        for name, comparisons in held_out.comparisons.items()
+    }
+    return ComparisonData(train=encoded.pop("train"), tests=encoded, shared=held_out.shared)
 
 
 @dataclass(kw_only=True)

@@ -28,12 +28,7 @@ from danlu.run.files import write_json
 from danlu.run.metrics import read_jsonl
 from danlu.run.seeds import derive_seed
 from danlu.tokenizer.bpe import Tokenizer
-from danlu.training.comparison_data import (
-    EncodedComparisons,
-    PairBatch,
-    PairBatches,
-    PairSteps,
-)
+from danlu.training.comparison_data import EncodedComparisons, PairBatch, PairBatches, PairSteps
 from danlu.training.config import RewardConfig
 from danlu.training.held_out import RightCount, read_comparison_data, training_figures
 from danlu.training.loop import Loop

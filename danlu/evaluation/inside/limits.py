@@ -8,6 +8,9 @@ import resource
 
 NOBODY = 65534
 
+OUT_OF_MEMORY = 77
+"""Exit status of a program that needed more memory than it may use."""
+
 
 def confine(cpu_seconds: int, memory_bytes: int, processes: int, file_bytes: int) -> None:
     """Take the limits, for good, and leave root behind where we are root: root's processes are not counted."""

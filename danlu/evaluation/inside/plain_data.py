@@ -49,7 +49,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(data: Any) -> Any:
-    """The value again. Raises ValueError for what `to_json` does not write."""
+    """The value again. Raises ValueError, TypeError or KeyError for what `to_json` does not write."""
     if data is None or isinstance(data, bool | str):
         return data
     if not isinstance(data, dict) or len(data) != 1:
@@ -64,7 +64,7 @@ def from_json(data: Any) -> Any:
     if name in ("bytes", "bytearray"):
         return (bytes if name == "bytes" else bytearray).fromhex(content)
     if name == "type":
-        return next(kind for kind in TYPES if kind.__name__ == content)
+        return {kind.__name__: kind for kind in TYPES}[content]
     if name == "range":
         return range(*(int(part, 16) for part in content))
     if name not in BY_NAME:

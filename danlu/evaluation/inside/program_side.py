@@ -13,11 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from limits import confine
+from limits import OUT_OF_MEMORY, confine
 from plain_data import NotPlainError, from_json, receive, send, to_json
-
-OUT_OF_MEMORY = 77
-"""Exit status of a program that needed more memory than it may use."""
 
 
 def main() -> int:
