@@ -25,7 +25,12 @@ class SamplingConfig:
     seed: int | None = None
     """Makes the draws repeatable; None draws afresh each time."""
 
+    stop: tuple[str, ...] = ()
+    """Texts before which a reply ends, beside the model's own end tokens."""
+
     def __post_init__(self) -> None:
+        if "" in self.stop:
+            raise ValueError("stop cannot be an empty text")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
         if not 0 <= self.temperature < math.inf:

@@ -4,17 +4,31 @@ Each row has its own length and positions, so nothing depends on what else is in
 Shapes: B rows, T tokens, V vocabulary.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
 from danlu.inference.config import SamplingConfig
 from danlu.inference.sampling import draw
+from danlu.inference.text_stream import TextStream
 from danlu.model.attention import KVCache
 from danlu.model.transformer import Context, Transformer
 from danlu.run.errors import UserError
 from danlu.run.seeds import derive_seed
+from danlu.tokenizer.bpe import Tokenizer
+
+
+class Alternatives(NamedTuple):
+    """What the model thought of one place before any temperature: the log-probability of the token that was taken, and
+    the best ids with theirs."""
+
+    logprob: float
+    ids: list[int]
+    logprobs: list[float]
 
 
 @dataclass(kw_only=True)
@@ -23,6 +37,13 @@ class Sequence:
 
     prompt_ids: list[int]
     generator: torch.Generator
+    sampling: SamplingConfig
+    text: TextStream | None = None
+    """The continuation as text, where the engine has a tokenizer."""
+    num_alternatives: int | None = None
+    """How many best ids are noted at every place; None notes nothing."""
+    alternatives: list[Alternatives] = field(default_factory=list)
+    """Of every token drawn, the end token included."""
     output_ids: list[int] = field(default_factory=list)
     finish_reason: str | None = None
     stop_id: int | None = None
@@ -55,11 +76,14 @@ class Engine:
         vocab_size: int | None = None,
         record: bool = False,
         max_length: int | None = None,
+        tokenizer: Tokenizer | None = None,
+        prefix: Items[int] = (),
     ) -> None:
         """`vocab_size` is the tokenizer's: a model's last logits may be padding, ids that no text has. `record` keeps
         what every token was drawn from. `max_length` is the longest row that will come, where the caller knows it:
-        the cache is as long as that."""
-        self.record = record
+        the cache is as long as that. With a `tokenizer` rows end at stop strings and have their text. All prompts begin
+        with the ids of `prefix`, which are read once."""
+        self.record, self.tokenizer = record, tokenizer
         self.model, self.stop_ids, self.sampling, self.vocab_size = model, frozenset(stop_ids), sampling, vocab_size
         self.limit = model.config.max_position_embeddings
         parameter = next(model.parameters())
@@ -79,21 +103,50 @@ class Engine:
         self.free = list(range(max_rows))[::-1]
         self.rows: dict[int, Sequence] = {}
         self.admitted = 0
+        self.prefix = list(prefix)
+        if self.prefix:
+            self._check(self.prefix)
+            # Into every row; a prompt never writes over it, because it begins with the same.
+            self._run(list(range(max_rows)), [self.prefix], 0, max_rows)
+
+    @classmethod
+    def for_text(
+        cls, model: Transformer, tokenizer: Tokenizer, sampling: SamplingConfig, max_rows: int = 1
+    ) -> "Engine":
+        """An engine whose rows have their text, and end at the tokenizer's end tokens and at stop strings."""
+        return cls(model, tokenizer.stop_ids, sampling, max_rows, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer)
 
     def admit(self, prompt_ids: list[int]) -> int:
         """Read a prompt and choose its first token; the row's number. Raises UserError for one that does not fit."""
         return self.admit_all([prompt_ids])[0]
 
-    def admit_all(self, prompts: list[list[int]], copies: int = 1) -> list[int]:
+    def admit_all(
+        self,
+        prompts: list[list[int]],
+        copies: int = 1,
+        samplings: Items[SamplingConfig] | None = None,
+        num_alternatives: int | None = None,
+    ) -> list[int]:
         """Read several prompts in one pass, each once, and continue each of them `copies` times; the rows' numbers,
-        prompt by prompt. All are admitted, or none and an error is raised."""
+        prompt by prompt. All are admitted, or none and an error is raised.
+
+        `samplings` has values of its own for every row, whose seeds are taken as they are: such a row draws alike
+        whatever was admitted before it.
+        """
         for prompt_ids in prompts:
             self._check(prompt_ids)
         if len(prompts) * copies > len(self.free):
             raise ValueError("every row is taken; remove one first")
         rows = [self.free.pop() for _ in prompts for _ in range(copies)]
         for place, row in enumerate(rows):
-            self.rows[row] = Sequence(prompt_ids=prompts[place // copies], generator=self._generator())
+            sampling = samplings[place] if samplings else self.sampling
+            self.rows[row] = Sequence(
+                prompt_ids=prompts[place // copies],
+                generator=self._generator(sampling.seed, is_own=bool(samplings)),
+                sampling=sampling,
+                text=TextStream(self.tokenizer, sampling.stop) if self.tokenizer else None,
+                num_alternatives=num_alternatives,
+            )
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         try:
             for start in range(0, len(order), READ_TOGETHER):
@@ -108,11 +161,9 @@ class Engine:
 
     def _read(self, prompts: list[list[int]], rows: list[int], copies: int) -> None:
         """Take prompts into the cache in one pass and choose the first token of each row."""
-        longest = max(len(prompt_ids) for prompt_ids in prompts)
-        # Filled up on the right: what a filler leaves in the cache lies past the row's end, hidden until written over.
-        input_ids = torch.tensor([prompt_ids + [0] * (longest - len(prompt_ids)) for prompt_ids in prompts])  # (B, T)
-        places = torch.arange(longest).expand(len(prompts), -1)
-        self._forward(rows, input_ids, places, [len(ids) for ids in prompts], copies)
+        known = len(self.prefix)
+        ends = self._run(rows, [prompt_ids[known:] for prompt_ids in prompts], known, copies)
+        self._choose(rows, ends.repeat_interleave(copies, 0))
 
     def _check(self, prompt_ids: list[int]) -> None:
         if not prompt_ids:
@@ -123,13 +174,13 @@ class Engine:
                 mend="Shorten it, or begin anew",
             )
 
-    def _generator(self) -> torch.Generator:
+    def _generator(self, seed: int | None, is_own: bool) -> torch.Generator:
         generator = torch.Generator(device=self.device)
-        if self.sampling.seed is None:
+        if seed is None:
             generator.seed()
         else:
             # Rows of one batch draw differently, and alike in every batch of the same prompts.
-            generator.manual_seed(derive_seed(self.sampling.seed, "sampling", self.admitted))
+            generator.manual_seed(seed if is_own else derive_seed(seed, "sampling", self.admitted))
         self.admitted += 1
         return generator
 
@@ -140,12 +191,20 @@ class Engine:
             return
         last = torch.tensor([[self.rows[row].output_ids[-1]] for row in going])  # (B, 1)
         places = torch.tensor([[len(self.rows[row].prompt_ids) + len(self.rows[row].output_ids) - 1] for row in going])
-        self._forward(going, last, places, [1] * len(going))
+        self._choose(going, self._forward(going, last, places, [1] * len(going)))
 
     def remove(self, row: int) -> Sequence:
         """Take a row out, ended or not, and free its place."""
         self.free.append(row)
         return self.rows.pop(row)
+
+    def _run(self, rows: list[int], texts: list[list[int]], start: int, copies: int) -> torch.Tensor:
+        """Take texts that stand at `start` into the cache, each for `copies` of the rows; their last states (B, D)."""
+        longest = max(map(len, texts))
+        # Filled up on the right: what a filler leaves in the cache lies past the row's end, hidden until written over.
+        input_ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids in texts])  # (B, T)
+        places = torch.arange(start, start + longest).expand(len(texts), -1)
+        return self._forward(rows, input_ids, places, [len(ids) for ids in texts], copies)
 
     # Not inference_mode: the model keeps its rotary tables, and training could not use tables made in that mode.
     @torch.no_grad()
@@ -156,8 +215,8 @@ class Engine:
         position_ids: torch.Tensor,
         lengths: list[int],
         copies: int = 1,
-    ) -> None:
-        """Run the model on new tokens (B, T), of which each row has `lengths`, and note the token each row chooses.
+    ) -> torch.Tensor:
+        """Run the model on new tokens (B, T), of which each row has `lengths`; the states (B, D) of the last of them.
 
         With `copies` the tokens are those of every `copies`-th row, and the rows after it take over what it has read.
         """
@@ -167,29 +226,58 @@ class Engine:
         hidden = self.model.hidden_states(input_ids.to(self.device), context=context)
         self.cache.copy(own[::copies], own, copies, length)
         last = torch.tensor(lengths, device=self.device) - 1
-        ends = hidden[torch.arange(len(hidden), device=self.device), last]  # (B, D)
+        return hidden[torch.arange(len(hidden), device=self.device), last]
+
+    @torch.no_grad()
+    def _choose(self, rows: list[int], ends: torch.Tensor) -> None:
+        """Draw a token for each of the rows from its last state (B, D), and note it."""
         logits = self.model.lm_head(ends)[:, : self.vocab_size]  # (B, V)
-        logits = logits.repeat_interleave(copies, 0)
-        sequences = [self.rows[row] for row in rows]
-        sampling = self.sampling
-        drawn = draw(logits, sampling.temperature, sampling.top_p, sampling.top_k, [s.generator for s in sequences])
+        alike: dict[tuple[float, float, int], list[int]] = defaultdict(list)
+        for place, row in enumerate(rows):
+            sampling = self.rows[row].sampling
+            alike[sampling.temperature, sampling.top_p, sampling.top_k].append(place)
+        for values, places in alike.items():
+            own = logits if len(alike) == 1 else logits[places]
+            self._draw([self.rows[rows[place]] for place in places], own, *values)
+
+    def _draw(self, sequences: list[Sequence], logits: torch.Tensor, *values: float) -> None:
+        """Draw and note a token for each of the sequences, whose temperature, top-p and top-k are `values`."""
+        temperature, top_p, top_k = values[0], values[1], int(values[2])
+        drawn = draw(logits, temperature, top_p, top_k, [sequence.generator for sequence in sequences])
+        tokens = drawn.tokens.tolist()
         if self.record:
-            filtered = sampling.temperature == 0 or sampling.top_p < 1 or sampling.top_k > 0
+            filtered = temperature == 0 or top_p < 1 or top_k > 0
             for place, (sequence, logprob) in enumerate(zip(sequences, drawn.logprobs().tolist(), strict=True)):
                 sequence.logprobs.append(logprob)
                 if filtered:
                     sequence.nuclei.append(drawn.nucleus.members(place))
-        for sequence, token in zip(sequences, drawn.tokens.tolist(), strict=True):
+        for place, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
+            if sequence.num_alternatives is not None:
+                sequence.alternatives.append(_alternatives(logits[place], token, sequence.num_alternatives))
             self._note(sequence, token)
 
     def _note(self, sequence: Sequence, token: int) -> None:
         if token in self.stop_ids:
             sequence.finish_reason, sequence.stop_id = "stop", token
-            return
-        sequence.output_ids.append(token)
-        used = len(sequence.prompt_ids) + len(sequence.output_ids)
-        if len(sequence.output_ids) >= self.sampling.max_new_tokens or used >= self.limit:
-            sequence.finish_reason = "length"
+        else:
+            sequence.output_ids.append(token)
+            used = len(sequence.prompt_ids) + len(sequence.output_ids)
+            if len(sequence.output_ids) >= sequence.sampling.max_new_tokens or used >= self.limit:
+                sequence.finish_reason = "length"
+            if sequence.text:
+                sequence.text.push(token)
+        if sequence.text:
+            if sequence.finish_reason:
+                sequence.text.finish()
+            if sequence.text.stopped is not None:
+                sequence.finish_reason = "stop"
+
+
+def _alternatives(logits: torch.Tensor, token: int, count: int) -> Alternatives:
+    """Log-probabilities of a token and of the `count` best ones, from logits (V)."""
+    logprobs = logits.float().log_softmax(-1)
+    best = logprobs.topk(min(count, len(logprobs)))
+    return Alternatives(float(logprobs[token]), best.indices.tolist(), best.values.tolist())
 
 
 def generate_batch(
@@ -201,9 +289,11 @@ def generate_batch(
     vocab_size: int | None = None,
     record: bool = False,
     copies: int = 1,
+    tokenizer: Tokenizer | None = None,
+    prefix: Items[int] = (),
 ) -> list[Sequence]:
     """Continue every prompt to its end, `copies` times each, `max_rows` at a time; results in the prompts' order, those
-    of one prompt together."""
+    of one prompt together. `tokenizer` and `prefix` as in `Engine`."""
     engine = Engine(
         model,
         stop_ids,
@@ -212,6 +302,8 @@ def generate_batch(
         vocab_size=vocab_size,
         record=record,
         max_length=max(map(len, prompts), default=0) + sampling.max_new_tokens,
+        tokenizer=tokenizer,
+        prefix=prefix,
     )
     waiting = list(range(len(prompts)))[::-1]
     places: dict[int, int] = {}

@@ -7,7 +7,6 @@ from danlu.inference.engine import Engine
 from danlu.model.transformer import Transformer
 from danlu.tokenizer.bpe import Tokenizer
 from danlu.tokenizer.chat import encode_conversation
-from danlu.tokenizer.stream import StreamDecoder
 
 Prompt = str | Sequence[Mapping[str, str]]
 
@@ -20,30 +19,28 @@ def encode_prompt(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
     return ids
 
 
-def stream_row(engine: Engine, tokenizer: Tokenizer, row: int) -> Generator[str, None, None]:
+def stream_row(engine: Engine, row: int) -> Generator[str, None, None]:
     """Pieces of a row's continuation as they come, never half a character. The row leaves the engine when it has ended
     or the caller closes the iterator; the bytes of a cut character come out only at the row's own end."""
-    sequence, told, decoder = engine.rows[row], 0, StreamDecoder(tokenizer)
+    sequence = engine.rows[row]
+    text = sequence.text
+    assert text is not None, "an engine without a tokenizer has no text"
     try:
         while True:
-            for token in sequence.output_ids[told:]:
-                if piece := decoder.push(token):
-                    yield piece
-            told = len(sequence.output_ids)
+            if piece := text.take():
+                yield piece
             if sequence.finish_reason:
                 break
             engine.step()
-        if piece := decoder.flush():
-            yield piece
     finally:
         engine.remove(row)
 
 
 def stream_pieces(model: Transformer, tokenizer: Tokenizer, prompt: Prompt, sampling: SamplingConfig) -> Iterator[str]:
     """Pieces of the continuation as they come, never half a character; ends at an end token or a limit."""
-    engine = Engine(model, tokenizer.stop_ids, sampling, vocab_size=tokenizer.vocab_size)
+    engine = Engine.for_text(model, tokenizer, sampling)
     row = engine.admit(encode_prompt(tokenizer, prompt))
-    yield from stream_row(engine, tokenizer, row)
+    yield from stream_row(engine, row)
 
 
 def generate(
@@ -56,15 +53,17 @@ def generate(
     top_p: float = 0.9,
     top_k: int = 0,
     seed: int | None = None,
+    stop: Sequence[str] = (),
     stream: bool = False,
 ) -> str | Iterator[str]:
     """Continue a text (str) or answer a conversation (messages with `role` and `content`).
 
-    Returns the new text, or an iterator of its pieces with `stream=True`. Temperature 0 is greedy. Raises UserError for
+    Returns the new text, or an iterator of its pieces with `stream=True`; it ends before any of the texts in `stop`.
+    Temperature 0 is greedy. Raises UserError for
     an empty prompt or one longer than the model reads, ValueError for impossible sampling values or an unknown role.
     """
     sampling = SamplingConfig(
-        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=tuple(stop)
     )
     pieces = stream_pieces(model, tokenizer, prompt_or_messages, sampling)
     return pieces if stream else "".join(pieces)

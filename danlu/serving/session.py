@@ -58,6 +58,8 @@ def changed(sampling: SamplingConfig, name: str, word: str) -> SamplingConfig:
         raise ValueError(f"no value is called {name}; there are {', '.join(values)}")
     if name == "seed" and word.lower() == "none":
         return replace(sampling, seed=None)
+    if name == "stop":
+        return replace(sampling, stop=() if word.lower() == "none" else (word.replace("\\n", "\n"),))
     kind = float if isinstance(asdict(SamplingConfig())[name], float) else int
     try:
         values[name] = kind(word)
@@ -82,7 +84,7 @@ class ChatSession:
 
     def _renew(self) -> None:
         """A new engine, so that the draws of a fixed seed begin anew."""
-        self.engine = Engine(self.model, self.tokenizer.stop_ids, self.sampling, vocab_size=self.tokenizer.vocab_size)
+        self.engine = Engine.for_text(self.model, self.tokenizer, self.sampling)
 
     def handle(self, text: str) -> bool:
         """Answer a message or do a command; False when the chat is over."""
@@ -138,7 +140,8 @@ class ChatSession:
                 self.say(f"{error}")
                 return
             self._renew()
-        self.say(", ".join(f"{name} {value}" for name, value in asdict(self.sampling).items()))
+        shown = asdict(self.sampling) | {"stop": " ".join(map(repr, self.sampling.stop)) or "none"}
+        self.say(", ".join(f"{name} {value}" for name, value in shown.items()))
 
     def answer(self, message: str) -> None:
         """Stream the reply and note both. Ctrl-C cuts it short: the conversation then holds what was written.
@@ -185,7 +188,7 @@ class ChatSession:
             engine.remove(row)
         row = engine.admit(prompt_ids)
         sequence = engine.rows[row]
-        with closing(stream_row(engine, self.tokenizer, row)) as pieces:
+        with closing(stream_row(engine, row)) as pieces:
             for piece in pieces:
                 written.append(piece)
                 self.write(piece)

@@ -151,3 +151,45 @@ def test_a_model_can_be_trained_after_it_has_generated(tiny_model: MakeModel) ->
     generate_batch(model, [], [prompt(3)], GREEDY)
     model(torch.tensor([prompt(9)])).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_a_row_with_values_of_its_own_draws_alike_in_any_company(tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    own = SamplingConfig(seed=11, temperature=1.3, top_p=0.9, max_new_tokens=12)
+    others = [SamplingConfig(seed=1, temperature=0.5), GREEDY, SamplingConfig(seed=2, temperature=2.0, top_k=7)]
+
+    def drawn(company: list[SamplingConfig]) -> list[int]:
+        engine = Engine(model, [], GREEDY, max_rows=8)
+        for number, sampling in enumerate(company):
+            engine.admit_all([prompt(4 + number)], samplings=[sampling])
+        (row,) = engine.admit_all([prompt(9)], samplings=[own])
+        while engine.rows[row].finish_reason is None:
+            engine.step()
+        return engine.rows[row].output_ids
+
+    assert drawn([]) == drawn(others) == drawn(others[:1])
+    assert len(drawn([])) == 12, "the row's own limit did not hold"
+
+
+def test_alternatives_are_the_models_own_probabilities(tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    engine = Engine(model, [], GREEDY)
+    (row,) = engine.admit_all([prompt(6)], samplings=[SamplingConfig(temperature=1.5, seed=3)], num_alternatives=4)
+    for _ in range(5):
+        engine.step()
+    sequence = engine.rows[row]
+    ids = prompt(6) + sequence.output_ids
+    expected = model(torch.tensor([ids]))[0, 5:-1].double().log_softmax(-1)
+    for place, noted in enumerate(sequence.alternatives):
+        assert noted.logprob == pytest.approx(float(expected[place, sequence.output_ids[place]]), abs=1e-5)
+        assert noted.ids == expected[place].topk(4).indices.tolist()
+        assert noted.logprobs == pytest.approx(expected[place].topk(4).values.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("shared", [1, 5, 30])
+def test_a_prefix_read_once_changes_no_row(tiny_model: MakeModel, shared: int) -> None:
+    model, prefix = tiny_model(), prompt(shared)
+    prompts = [prefix + prompt(length) for length in (3, 9, 17, 4, 1)]
+    plain = generate_batch(model, [], prompts, GREEDY, max_rows=3)
+    once = generate_batch(model, [], prompts, GREEDY, max_rows=3, prefix=prefix)
+    assert [each.output_ids for each in once] == [each.output_ids for each in plain]

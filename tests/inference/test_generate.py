@@ -81,19 +81,19 @@ def test_an_unknown_role_is_refused(model: Transformer, tiny_tokenizer: Tokenize
 
 
 def test_a_row_leaves_when_its_reader_stops(model: Transformer, tiny_tokenizer: Tokenizer) -> None:
-    engine = Engine(model, [], SamplingConfig(temperature=0.0), vocab_size=tiny_tokenizer.vocab_size)
+    engine = Engine.for_text(model, tiny_tokenizer, SamplingConfig(temperature=0.0))
     for _ in range(3):
-        pieces = stream_row(engine, tiny_tokenizer, engine.admit([1, 2, 3]))
+        pieces = stream_row(engine, engine.admit([1, 2, 3]))
         next(pieces)
         pieces.close()
     assert engine.rows == {}
 
 
 def test_pieces_come_one_by_one(model: Transformer, tiny_tokenizer: Tokenizer) -> None:
-    engine = Engine(model, [], SamplingConfig(temperature=0.0, max_new_tokens=30), vocab_size=tiny_tokenizer.vocab_size)
+    engine = Engine.for_text(model, tiny_tokenizer, SamplingConfig(temperature=0.0, max_new_tokens=30))
     row = engine.admit([1, 2, 3])
     sequence, lengths = engine.rows[row], []
-    for _ in stream_row(engine, tiny_tokenizer, row):
+    for _ in stream_row(engine, row):
         lengths.append(len(sequence.output_ids))
     steps = [later - earlier for earlier, later in pairwise(lengths)]
     assert max(steps, default=0) <= 4, "a piece was held back longer than a character's bytes"

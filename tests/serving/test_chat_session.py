@@ -106,7 +106,7 @@ def test_text_that_only_looks_like_a_command_is_a_message(chat: Chat, text: str)
 def test_sampling_values_change_in_the_session(chat: Chat) -> None:
     chat.enter("/set temperature 0.5", "/set top-k=3", "/set max_new_tokens 2", "/set seed 7", "/set")
     assert chat.session.sampling == SamplingConfig(temperature=0.5, top_k=3, max_new_tokens=2, seed=7)
-    assert chat.lines[-1] == "max_new_tokens 2, temperature 0.5, top_p 0.9, top_k 3, seed 7"
+    assert chat.lines[-1] == "max_new_tokens 2, temperature 0.5, top_p 0.9, top_k 3, seed 7, stop none"
     assert chat.session.engine.sampling is chat.session.sampling, "the engine goes on with the old values"
     assert changed(chat.session.sampling, "seed", "none").seed is None
 
