@@ -26,7 +26,7 @@ clean:
 $(VENV)/demo.ready: pyproject.toml constraints.txt
 	$(PYTHON) scripts/check_python.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch -e '.[web,eval]'
 	touch $@
 
 $(VENV)/test.ready: $(VENV)/demo.ready
