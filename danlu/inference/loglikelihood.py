@@ -1,0 +1,186 @@
+"""How likely a model finds continuations of contexts: ids in, a log-probability and whether it is the greedy one out.
+
+Contexts that begin alike, as those of a benchmark with worked examples do, have their beginning read once; choices of
+one token after the same context are read as one. Neither changes a number (tests/inference/test_loglikelihood.py).
+Shapes: B rows, T tokens read, D hidden, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from danlu.model.attention import KVCache
+from danlu.model.transformer import Context, Transformer
+from danlu.run.errors import UserError
+
+Ids = Sequence[int]
+
+WORTH_SHARING = 64
+"""Tokens of a common beginning from which on it is read apart. Our choice: a pass of its own costs about as much."""
+
+TOKENS_AT_ONCE = 2048
+"""Tokens of one pass. Our choice: enough for full speed on two cores, little memory on any machine."""
+
+ROWS_AT_ONCE = 16
+"""Texts of one pass; the cache holds as many."""
+
+
+class Likelihood(NamedTuple):
+    """Of one continuation: the sum of its tokens' log-probabilities, and whether each was the best."""
+
+    logprob: float
+    is_greedy: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A text that the model reads, and the requests that it answers with the tokens each wants to follow."""
+
+    ids: tuple[int, ...]
+    wanted: list[tuple[int, tuple[int, ...]]]
+
+    @property
+    def num_states(self) -> int:
+        """Last states that are looked at."""
+        return max(len(tokens) for _, tokens in self.wanted)
+
+
+@dataclass(frozen=True)
+class SharedReadings:
+    """Readings whose first `shared` ids are the same."""
+
+    shared: int
+    readings: list[Reading]
+
+
+def loglikelihoods(
+    model: Transformer, requests: Sequence[tuple[Ids, Ids]], vocab_size: int | None = None
+) -> Iterator[list[tuple[int, Likelihood]]]:
+    """The likelihood of each continuation (not empty) after its context (not empty), in the order in which they are
+    found: pieces of (number of the request, likelihood). `vocab_size` is the tokenizer's, as in `Engine`.
+
+    Raises UserError for a request that is longer than the model reads.
+    """
+    limit = model.config.max_position_embeddings
+    for number, (context, continuation) in enumerate(requests):
+        if not context or not continuation:
+            raise ValueError(f"request {number}: the context and the continuation need a token each")
+        if len(context) + len(continuation) - 1 > limit:
+            raise UserError(
+                f"request {number}: {len(context)} + {len(continuation)} tokens, the model reads {limit}",
+                mend="Shorten the context",
+            )
+    readings = readings_of(requests)
+    if readings:
+        reader = _Reader(model, max(len(reading.ids) for reading in readings), vocab_size)
+        for group in shared_beginnings(readings):
+            yield from reader.read(group)
+
+
+def readings_of(requests: Sequence[tuple[Ids, Ids]]) -> list[Reading]:
+    """What must be read, sorted by ids: the last token of a continuation is only wanted, never read."""
+    wanted: dict[tuple[int, ...], list[tuple[int, tuple[int, ...]]]] = {}
+    for number, (context, continuation) in enumerate(requests):
+        wanted.setdefault((*context, *continuation[:-1]), []).append((number, tuple(continuation)))
+    return [Reading(ids, wanted[ids]) for ids in sorted(wanted)]
+
+
+def shared_beginnings(readings: Sequence[Reading]) -> Iterator[SharedReadings]:
+    """Neighbours of the sorted `readings` that share a beginning, together; those that share none, together too."""
+    loose: list[Reading] = []
+    for shared, run in _runs(readings):
+        if len(run) == 1:
+            loose += run
+        else:
+            room = min(len(reading.ids) - reading.num_states for reading in run)
+            yield SharedReadings(min(shared, room), run)
+    if loose:
+        yield SharedReadings(0, loose)
+
+
+def _runs(readings: Sequence[Reading]) -> Iterator[tuple[int, list[Reading]]]:
+    """Neighbours by what all of them share. A run ends where going on would halve that, or leave little."""
+    run: list[Reading] = []
+    shared = 0
+    for reading in readings:
+        common = num_common(run[-1].ids, reading.ids) if run else 0
+        if run and (common < WORTH_SHARING or 2 * common < shared):
+            yield shared, run
+            run = []
+        shared = min(shared, common) if len(run) > 1 else common
+        run.append(reading)
+    if run:
+        yield shared, run
+
+
+def num_common(first: Ids, second: Ids) -> int:
+    """Ids that both begin with."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))
+
+
+class _Reader:
+    """The model with a cache whose rows all begin with the ids `held`."""
+
+    def __init__(self, model: Transformer, longest: int, vocab_size: int | None) -> None:
+        config, parameter = model.config, next(model.parameters())
+        self.model, self.vocab_size, self.device = model, vocab_size, parameter.device
+        autocast = torch.is_autocast_enabled(self.device.type)
+        self.cache = KVCache(
+            config.num_hidden_layers,
+            ROWS_AT_ONCE,
+            config.num_key_value_heads,
+            longest,
+            config.head_dim,
+            torch.get_autocast_dtype(self.device.type) if autocast else parameter.dtype,
+            self.device,
+        )
+        self.held: tuple[int, ...] = ()
+
+    def read(self, group: SharedReadings) -> Iterator[list[tuple[int, Likelihood]]]:
+        """The likelihoods of a group, batch by batch; texts of like length together."""
+        beginning = group.readings[0].ids[: group.shared]
+        self._hold(beginning)
+        waiting = sorted(group.readings, key=lambda reading: len(reading.ids))
+        while waiting:
+            longest = len(waiting[-1].ids) - group.shared
+            count = max(1, min(ROWS_AT_ONCE, TOKENS_AT_ONCE // longest))
+            batch, waiting = waiting[-count:], waiting[:-count]
+            yield self._likelihoods(batch, group.shared)
+
+    def _hold(self, beginning: tuple[int, ...]) -> None:
+        """Have every row begin with `beginning`; what they begin with already is not read again."""
+        known = min(num_common(self.held, beginning), len(beginning))
+        self.held = beginning
+        if known < len(beginning):
+            self._states(torch.tensor([beginning[known:]]), known)
+            every = torch.arange(ROWS_AT_ONCE, device=self.device)
+            self.cache.copy(every[:1], every, ROWS_AT_ONCE, len(beginning))
+
+    @torch.no_grad()
+    def _states(self, input_ids: torch.Tensor, start: int) -> torch.Tensor:
+        """States (B, T, D) of ids (B, T) that stand at `start` in the first rows of the cache."""
+        rows = torch.arange(len(input_ids), device=self.device)
+        places = torch.arange(start, start + input_ids.shape[1], device=self.device).expand(len(input_ids), -1)
+        context = Context(self.cache, rows, places, start + input_ids.shape[1])
+        return self.model.hidden_states(input_ids.to(self.device), context=context)
+
+    @torch.no_grad()
+    def _likelihoods(self, batch: list[Reading], shared: int) -> list[tuple[int, Likelihood]]:
+        rests = [reading.ids[shared:] for reading in batch]
+        longest = max(map(len, rests))
+        # Filled up on the right, where nothing before it looks.
+        states = self._states(torch.tensor([[*rest, *[0] * (longest - len(rest))] for rest in rests]), shared)
+        found = []
+        for row, (reading, rest) in enumerate(zip(batch, rests, strict=True)):
+            own = states[row, len(rest) - reading.num_states : len(rest)]  # (T, D)
+            logprobs = self.model.lm_head(own)[:, : self.vocab_size].float().log_softmax(-1)  # (T, V)
+            best = logprobs.argmax(-1)
+            for number, tokens in reading.wanted:
+                at = torch.tensor(tokens, device=self.device)
+                chosen = logprobs[-len(tokens) :].gather(-1, at[:, None])
+                is_greedy = bool((best[-len(tokens) :] == at).all())
+                found.append((number, Likelihood(float(chosen.sum()), is_greedy)))
+        return found
