@@ -8,6 +8,8 @@ the function asked for, as far as the reply does; None where there is no code at
 import ast
 import re
 import textwrap
+import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +22,17 @@ FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTAL
 BEGINS_CODE = re.compile(r"^(?:import |from \w|def |async def |class |@)", re.MULTILINE)
 
 
+ONE_AT_A_TIME = threading.Lock()
+"""Python's filters of warnings are the whole process's."""
+
+
+def parsed(code: str) -> ast.Module:
+    """The code's tree, without a word on what it warns of: the code is nobody's here."""
+    with ONE_AT_A_TIME, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(code)
+
+
 def entry_point(problem: Problem) -> str:
     """The name of the function that is asked for: HumanEval names it, in MBPP the tests call it first."""
     return str(problem["entry_point"]) if "entry_point" in problem else asked_names(problem)[0]
@@ -28,9 +41,9 @@ def entry_point(problem: Problem) -> str:
 def asked_names(problem: Problem) -> list[str]:
     """What MBPP's tests call of what the solution defines, in order; a solution may be named like a built-in one."""
     defined = {
-        node.name for node in ast.walk(ast.parse(problem["code"])) if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        node.name for node in ast.walk(parsed(problem["code"])) if isinstance(node, ast.FunctionDef | ast.ClassDef)
     }
-    tree = ast.parse("\n".join(problem["test_list"]))
+    tree = parsed("\n".join(problem["test_list"]))
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     calls.sort(key=lambda name: (name.lineno, name.col_offset))
     names = list(dict.fromkeys(name.id for name in calls if name.id in defined))
@@ -63,7 +76,7 @@ def defines(code: str, name: str) -> bool:
 
 def parses(code: str) -> bool:
     try:
-        ast.parse(code)
+        parsed(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True

@@ -7,6 +7,7 @@ time, so that a busy machine changes no verdict; a wide limit of wall time stops
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import selectors
@@ -25,6 +26,7 @@ from typing import Any, BinaryIO, Literal
 
 from danlu.evaluation.inside.limits import OUT_OF_MEMORY
 from danlu.evaluation.inside.plain_data import receive
+from danlu.evaluation.refused_calls import call_filter
 
 Status = Literal["passed", "failed", "timeout", "memory", "refused"]
 
@@ -43,8 +45,17 @@ LONGEST_OUTPUT = 1 << 20
 MOST_PROCESSES = 24
 """Processes and threads of a program. Our choice."""
 
+USERS = range(61184, 65280)
+"""Numbers of the users that root gives to programs, one after the other: the kernel counts processes by user, and one
+program's must not be counted with another's. Our choice: systemd keeps these for such uses."""
+
+NEXT_USER = itertools.count(os.getpid())
+
+MOST_FILES = 64
+"""Files that a process may hold open. Our choice: what pipes and sockets hold is counted nowhere."""
+
 FOLDER_BYTES = 64 << 20
-"""Size of the folder that a program may write to, and of a file in it. Our choice."""
+"""Size of each of the two folders that a program may write to, and of a file in them. Our choice."""
 
 WALL_FACTOR, WALL_LEAST_S = 6.0, 20.0
 """Wall time of a program: so many times its CPU time, and at least so many seconds. Our choice: wide enough for a
@@ -62,17 +73,22 @@ class Limits:
     """CPU seconds."""
     memory_mb: int = 512
     """Address space of each process, and memory in use of all together."""
+    wall_s: float | None = None
+    """Wall seconds; by `WALL_FACTOR` and `WALL_LEAST_S` where not given."""
 
     @property
-    def wall_s(self) -> float:
-        return max(WALL_LEAST_S, WALL_FACTOR * self.timeout_s)
+    def longest_s(self) -> float:
+        """Wall seconds."""
+        return max(WALL_LEAST_S, WALL_FACTOR * self.timeout_s) if self.wall_s is None else self.wall_s
 
     def as_job(self) -> dict[str, int]:
-        """For `inside/limits.py`."""
+        """For `inside/limits.py`, of one process."""
         return {
+            "user": USERS[next(NEXT_USER) % len(USERS)],
             "cpu_seconds": max(1, round(self.timeout_s)),
             "memory_bytes": self.memory_mb << 20,
             "processes": MOST_PROCESSES,
+            "files": MOST_FILES,
             "file_bytes": FOLDER_BYTES,
         }
 
@@ -88,16 +104,19 @@ class ProgramResult:
     stderr: str = ""
 
 
-def run_program(source: str, timeout_s: float = 10.0, memory_mb: int = 512, *, unsafe: bool = False) -> ProgramResult:
-    """Run any program in the sandbox. `unsafe` runs it without one where there is no bubblewrap; else it is refused."""
-    limits = Limits(timeout_s=timeout_s, memory_mb=memory_mb)
+def run_program(
+    source: str, timeout_s: float = 10.0, memory_mb: int = 512, wall_s: float | None = None, *, unsafe: bool = False
+) -> ProgramResult:
+    """Run any program in the sandbox; the limits are those of `Limits`. `unsafe` runs it without a sandbox where there
+    is no bubblewrap; else it is refused."""
+    limits = Limits(timeout_s=timeout_s, memory_mb=memory_mb, wall_s=wall_s)
     if why := why_refused(unsafe):
         return ProgramResult(status="refused", reason=why)
     with ExitStack() as stack:
-        handed = stack.enter_context(source_file(source))
+        handed = stack.enter_context(unnamed_file(encoded(source)))
         ends, replies = pipe(stack)
         job = {"limits": limits.as_job(), "main": True, "source": handed, "replies": replies.fileno()}
-        process = start("program_side.py", job, (handed, replies.fileno()), unsafe)
+        process = stack.enter_context(started("program_side.py", job, (handed, replies.fileno()), unsafe))
         replies.close()
         ended = watch(process, limits)
         os.set_blocking(ends.fileno(), False)
@@ -105,6 +124,11 @@ def run_program(source: str, timeout_s: float = 10.0, memory_mb: int = 512, *, u
         if ended.status == "passed" and not _says_it_is_ready(ends.read(1 << 16) or b""):
             ended.status, ended.reason = "failed", "left before its end"
     return ended
+
+
+def encoded(source: str) -> bytes:
+    """A program's bytes; a model may write what is no Unicode, which is then an error of the program."""
+    return source.encode("utf-8", "surrogatepass")
 
 
 def _says_it_is_ready(written: bytes) -> bool:
@@ -120,7 +144,9 @@ def why_no_sandbox() -> str:
     """Why programs cannot be kept in; empty where they can."""
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed (scripts/install_debian_packages.sh installs it)"
-    trial = subprocess.run([*_walls(), str(_python()), "-I", "-S", "-c", ""], capture_output=True, text=True)
+    with _walls() as (words, handed):
+        command = [*words, str(_python()), "-I", "-S", "-c", ""]
+        trial = subprocess.run(command, pass_fds=handed, capture_output=True, text=True)
     return f"bubblewrap does not work here: {trial.stderr.strip()[:200]}" if trial.returncode else ""
 
 
@@ -130,8 +156,9 @@ def why_refused(unsafe: bool) -> str:
     return f"{why}; --unsafe-code runs model-written code without a sandbox" if why and not unsafe else ""
 
 
-def _walls() -> list[str]:
-    """bubblewrap's command up to the program's."""
+@contextlib.contextmanager
+def _walls() -> Iterator[tuple[list[str], tuple[int, ...]]]:
+    """bubblewrap's command up to the program's, and the open files that it reads."""
     words = ["bwrap", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
     if os.geteuid() == 0:
         # The processes leave root behind themselves (`inside/limits.py`), for which they need these two.
@@ -149,10 +176,14 @@ def _walls() -> list[str]:
     if _python() != PYTHON:
         words += ["--ro-bind", sys.base_prefix, str(HOME)]
     words += ["--ro-bind", str(INSIDE), "/inside", "--proc", "/proc", "--dev", "/dev"]
-    words += ["--perms", "1777", "--size", str(FOLDER_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp"]
+    for folder in ("/tmp", "/dev/shm"):
+        words += ["--perms", "1777", "--size", str(FOLDER_BYTES), "--tmpfs", folder]
+    # What bubblewrap makes itself is in memory too, and without a bound.
+    words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
     for name, value in (("PATH", "/usr/bin"), ("LANG", "C.UTF-8"), ("PYTHONHASHSEED", "0")):
         words += ["--setenv", name, value]
-    return [*words, "--"]
+    with unnamed_file(call_filter()) as number:
+        yield ([*words, "--seccomp", str(number), "--"], (number,)) if call_filter() else ([*words, "--"], ())
 
 
 def _python() -> Path:
@@ -161,16 +192,24 @@ def _python() -> Path:
     return HOME / PYTHON.relative_to(sys.base_prefix) if own else PYTHON
 
 
-def start(file: str, job: dict[str, Any], handed: Sequence[int], unsafe: bool) -> subprocess.Popen[bytes]:
-    """A process of `inside/file`; it holds the open files `handed` by their numbers."""
+@contextlib.contextmanager
+def started(file: str, job: dict[str, Any], handed: Sequence[int], unsafe: bool) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of `inside/file` that holds the open files `handed` by their numbers, and ends with the block however
+    that is left."""
     kept_in = not why_no_sandbox()
     assert kept_in or unsafe
-    walls, python, folder = (_walls(), _python(), "/inside") if kept_in else ([], PYTHON, INSIDE)
-    return subprocess.Popen(
-        [*walls, str(python), "-I", "-S", f"{folder}/{file}", json.dumps(job)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=handed,
-        start_new_session=True, cwd=None if kept_in else tempfile.gettempdir(),
-    )  # fmt: skip
+    with ExitStack() as stack:
+        walls, read = stack.enter_context(_walls()) if kept_in else ([], ())
+        python, folder = (_python(), "/inside") if kept_in else (PYTHON, INSIDE)
+        process = subprocess.Popen(
+            [*walls, str(python), "-I", "-S", f"{folder}/{file}", json.dumps(job)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=(*handed, *read),
+            start_new_session=True, cwd=None if kept_in else tempfile.gettempdir(),
+        )  # fmt: skip
+    try:
+        yield process
+    finally:
+        end(process)
 
 
 def watch(
@@ -178,7 +217,7 @@ def watch(
 ) -> ProgramResult:
     """Follow a process to its end, which comes by force where it passes a limit, or is no longer waited for where
     `is_over` says so."""
-    deadline = time.monotonic() + limits.wall_s
+    deadline = time.monotonic() + limits.longest_s
     output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
     forced: tuple[Status, str] | None = None
     over = False
@@ -192,17 +231,13 @@ def watch(
             if sum(map(len, output.values())) > LONGEST_OUTPUT:
                 forced = "failed", f"more than {LONGEST_OUTPUT} bytes of output"
             elif time.monotonic() > deadline:
-                forced = "timeout", f"not at its end after {limits.wall_s:g} s"
+                forced = "timeout", f"not at its end after {limits.longest_s:g} s"
             elif memory_in_use(process.pid) > limits.memory_mb << 20:
                 forced = "memory", f"its processes together use more than {limits.memory_mb} MB"
-    kill(process)
-    status = process.wait()
-    for name in output:
-        getattr(process, name).close()
+    status = None if over else process.poll()
+    end(process)
     texts = {name: bytes(data[:LONGEST_OUTPUT]).decode("utf-8", "replace") for name, data in output.items()}
-    if not forced and over:
-        return ProgramResult(status="passed", **texts)
-    verdict, reason = forced or _by_exit_status(status, texts["stderr"])
+    verdict, reason = forced or _by_exit_status(status or 0, texts["stderr"])
     return ProgramResult(status=verdict, reason=reason, **texts)
 
 
@@ -234,27 +269,43 @@ def _by_exit_status(status: int, stderr: str) -> tuple[Status, str]:
     return "passed", ""
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """End the process and, without a sandbox, its group; in one all others end with the first."""
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and those below it; without a sandbox, what has left its group and its parents escapes."""
+    below = children_of(process.pid) if process.poll() is None else []
+    # In a sandbox the one below is the first inside, with which all others end.
+    for pid in below:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        stream.close()
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process's threads have started; none where it has ended or there is no /proc."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii").split())
+    return found
 
 
 def memory_in_use(pid: int) -> int:
     """Bytes of memory of a process and all below it; 0 for one that has ended, and where there is no /proc."""
     total = 0
-    with contextlib.suppress(OSError, ValueError, IndexError):
+    with contextlib.suppress(OSError, IndexError):
         total += int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
-            total += memory_in_use(int(child))
-    return total
+    return total + sum(map(memory_in_use, children_of(pid)))
 
 
 @contextlib.contextmanager
-def source_file(text: str) -> Iterator[int]:
-    """The number of an open file that holds `text` and has no name."""
+def unnamed_file(content: bytes) -> Iterator[int]:
+    """The number of an open file that holds `content` and has no name."""
     with tempfile.TemporaryFile() as file:
-        file.write(text.encode("utf-8", "surrogatepass"))
+        file.write(content)
         file.seek(0)
         yield file.fileno()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from danlu.evaluation.judge_code import checks_of, judge_code, mean_pass_at_k, needs_own_classes, pass_at_k
+from danlu.evaluation.judge_code import judge_code, mean_pass_at_k, needs_own_classes, pass_at_k
 from danlu.evaluation.sandbox import run_program, why_no_sandbox
 
 pytestmark = pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox())
@@ -235,5 +235,5 @@ def test_references_of_humaneval_pass() -> None:
 
 def test_references_of_mbpp_pass() -> None:
     every = problems(DATA / "mbpp" / "mbpp.jsonl.gz")
-    some = every[::32] + [p for p in every if needs_own_classes(p, checks_of(p))]
+    some = every[::32] + [p for p in every if needs_own_classes(p)]
     assert {p["task_id"]: judge_code(p, p["code"]).reason for p in some} == {p["task_id"]: "" for p in some}

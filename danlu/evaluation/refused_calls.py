@@ -1,0 +1,38 @@
+"""The system calls that a program in the sandbox does without: those for memory that belongs to no process.
+
+Out: a filter as bubblewrap's `--seccomp` takes it, a program for the kernel (`man 2 seccomp`). Such memory is counted
+nowhere and each piece may be as large as a file: without the filter a program could fill the machine's.
+"""
+
+import errno
+import platform
+import struct
+
+CALLS = {"memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194)}
+"""Numbers on x86_64 and on aarch64 (Linux: x86/entry/syscalls/syscall_64.tbl, asm-generic/unistd.h)."""
+
+MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+"""Place of a machine's numbers above, and what the kernel calls it (linux/audit.h)."""
+
+SECOND_NUMBERS = 0x40000000
+"""From here on x86_64 has all its calls once more."""
+
+LOAD, IF_EQUAL, IF_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+NUMBER, MACHINE = 0, 4
+"""Where `struct seccomp_data` has them."""
+
+ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.ENOSYS
+
+
+def call_filter() -> bytes:
+    """The filter for this machine; empty for one whose numbers are not known here."""
+    if platform.machine() not in MACHINES:
+        return b""
+    place, machine = MACHINES[platform.machine()]
+    refused = [(IF_EQUAL, numbers[place]) for numbers in CALLS.values()] + [(IF_AT_LEAST, SECOND_NUMBERS)]
+    # A jump says how many instructions it skips: where it holds, and where not.
+    to_refusal = len(refused) + 2
+    code = [(LOAD, 0, 0, MACHINE), (IF_EQUAL, 0, to_refusal, machine), (LOAD, 0, 0, NUMBER)]
+    code += [(test, len(refused) - done, 0, number) for done, (test, number) in enumerate(refused)]
+    code += [(RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE)]
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
