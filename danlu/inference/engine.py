@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -20,6 +20,8 @@ from danlu.model.transformer import Context, Transformer
 from danlu.run.errors import UserError
 from danlu.run.seeds import derive_seed
 from danlu.tokenizer.bpe import Tokenizer
+
+FinishReason = Literal["stop", "length"]
 
 
 class Alternatives(NamedTuple):
@@ -38,6 +40,8 @@ class Sequence:
     prompt_ids: list[int]
     generator: torch.Generator
     sampling: SamplingConfig
+    stop_ids: frozenset[int] = frozenset()
+    """Ids that end this row, which are no part of its text."""
     text: TextStream | None = None
     """The continuation as text, where the engine has a tokenizer."""
     num_alternatives: int | None = None
@@ -45,7 +49,7 @@ class Sequence:
     alternatives: list[Alternatives] = field(default_factory=list)
     """Of every token drawn, the end token included."""
     output_ids: list[int] = field(default_factory=list)
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
     stop_id: int | None = None
     """The end token that was drawn, which is not part of `output_ids`."""
     logprobs: list[float] = field(default_factory=list)
@@ -78,14 +82,17 @@ class Engine:
         max_length: int | None = None,
         tokenizer: Tokenizer | None = None,
         prefix: Items[int] = (),
+        hidden_ids: Iterable[int] = (),
     ) -> None:
         """`vocab_size` is the tokenizer's: a model's last logits may be padding, ids that no text has. `record` keeps
-        what every token was drawn from. `max_length` is the longest row that will come, where the caller knows it:
-        the cache is as long as that. With a `tokenizer` rows end at stop strings and have their text. All prompts begin
-        with the ids of `prefix`, which are read once."""
+        what every token was drawn from. `max_length` is the longest that a row can become, if less than the model
+        reads: the cache is as long as that. With a `tokenizer` rows end at stop strings and have their text, without
+        the ids in `hidden_ids`. All prompts begin with the ids of `prefix`, which are read once."""
         self.record, self.tokenizer = record, tokenizer
         self.model, self.stop_ids, self.sampling, self.vocab_size = model, frozenset(stop_ids), sampling, vocab_size
-        self.limit = model.config.max_position_embeddings
+        self.hidden_ids = frozenset(hidden_ids)
+        longest = model.config.max_position_embeddings
+        self.limit = min(max_length or longest, longest)
         parameter = next(model.parameters())
         config = model.config
         self.device = device = parameter.device
@@ -95,7 +102,7 @@ class Engine:
             config.num_hidden_layers,
             max_rows,
             config.num_key_value_heads,
-            min(max_length or self.limit, self.limit),
+            self.limit,
             config.head_dim,
             torch.get_autocast_dtype(device.type) if autocast else parameter.dtype,
             device,
@@ -105,16 +112,32 @@ class Engine:
         self.admitted = 0
         self.prefix = list(prefix)
         if self.prefix:
-            self._check(self.prefix)
+            self.check(self.prefix)
             # Into every row; a prompt never writes over it, because it begins with the same.
             self._run(list(range(max_rows)), [self.prefix], 0, max_rows)
 
     @classmethod
     def for_text(
-        cls, model: Transformer, tokenizer: Tokenizer, sampling: SamplingConfig, max_rows: int = 1
+        cls,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        sampling: SamplingConfig,
+        max_rows: int = 1,
+        max_length: int | None = None,
+        hide_special: bool = False,
     ) -> "Engine":
-        """An engine whose rows have their text, and end at the tokenizer's end tokens and at stop strings."""
-        return cls(model, tokenizer.stop_ids, sampling, max_rows, vocab_size=tokenizer.vocab_size, tokenizer=tokenizer)
+        """An engine whose rows have their text, and end at the tokenizer's end tokens and at stop strings. With
+        `hide_special` other control tokens that a model happens to draw are not written in the text."""
+        return cls(
+            model,
+            tokenizer.stop_ids,
+            sampling,
+            max_rows,
+            vocab_size=tokenizer.vocab_size,
+            max_length=max_length,
+            tokenizer=tokenizer,
+            hidden_ids=tokenizer.special.values() if hide_special else (),
+        )
 
     def admit(self, prompt_ids: list[int]) -> int:
         """Read a prompt and choose its first token; the row's number. Raises UserError for one that does not fit."""
@@ -126,15 +149,17 @@ class Engine:
         copies: int = 1,
         samplings: Items[SamplingConfig] | None = None,
         num_alternatives: int | None = None,
+        stop_ids: Iterable[int] = (),
     ) -> list[int]:
         """Read several prompts in one pass, each once, and continue each of them `copies` times; the rows' numbers,
         prompt by prompt. All are admitted, or none and an error is raised.
 
         `samplings` has values of its own for every row, whose seeds are taken as they are: such a row draws alike
-        whatever was admitted before it.
+        whatever was admitted before it. `stop_ids` end these rows, beside the engine's own.
         """
+        row_stop_ids = self.stop_ids.union(stop_ids)
         for prompt_ids in prompts:
-            self._check(prompt_ids)
+            self.check(prompt_ids)
         if len(prompts) * copies > len(self.free):
             raise ValueError("every row is taken; remove one first")
         rows = [self.free.pop() for _ in prompts for _ in range(copies)]
@@ -144,6 +169,7 @@ class Engine:
                 prompt_ids=prompts[place // copies],
                 generator=self._generator(sampling.seed, is_own=bool(samplings)),
                 sampling=sampling,
+                stop_ids=row_stop_ids,
                 text=TextStream(self.tokenizer, sampling.stop) if self.tokenizer else None,
                 num_alternatives=num_alternatives,
             )
@@ -165,7 +191,8 @@ class Engine:
         ends = self._run(rows, [prompt_ids[known:] for prompt_ids in prompts], known, copies)
         self._choose(rows, ends.repeat_interleave(copies, 0))
 
-    def _check(self, prompt_ids: list[int]) -> None:
+    def check(self, prompt_ids: list[int]) -> None:
+        """UserError for a prompt that is empty or leaves no room for a token."""
         if not prompt_ids:
             raise UserError("the prompt is empty", mend="Give at least one character")
         if len(prompt_ids) >= self.limit:
@@ -257,14 +284,14 @@ class Engine:
             self._note(sequence, token)
 
     def _note(self, sequence: Sequence, token: int) -> None:
-        if token in self.stop_ids:
+        if token in sequence.stop_ids:
             sequence.finish_reason, sequence.stop_id = "stop", token
         else:
             sequence.output_ids.append(token)
             used = len(sequence.prompt_ids) + len(sequence.output_ids)
             if len(sequence.output_ids) >= sequence.sampling.max_new_tokens or used >= self.limit:
                 sequence.finish_reason = "length"
-            if sequence.text:
+            if sequence.text and token not in self.hidden_ids:
                 sequence.text.push(token)
         if sequence.text:
             if sequence.finish_reason:
