@@ -96,6 +96,9 @@ VERBS = {
     ),
     "generate": Verb("continue a text, or answer it", "danlu.commands:Generate", "danlu.commands:generate_text"),
     "chat": Verb("talk with a model in the terminal", "danlu.serving.config:ChatConfig", "danlu.serving.terminal:chat"),
+    "serve": Verb(
+        "answer over HTTP, as OpenAI's API does", "danlu.serving.config:ServeConfig", "danlu.serving.server:serve"
+    ),
     "report": Verb("draw the report of a run again", "danlu.commands:Report", "danlu.commands:report"),
 }
 

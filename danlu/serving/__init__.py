@@ -1,1 +1,1 @@
-"""Talking with a model: the terminal chat."""
+"""Talking with a model: in the terminal, and over HTTP as OpenAI's API does."""

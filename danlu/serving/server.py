@@ -1,0 +1,120 @@
+"""`danlu serve MODEL`: load a model, answer over HTTP until a signal, let what runs finish."""
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+
+from danlu.inference.config import SamplingConfig
+from danlu.inference.engine import Engine
+from danlu.inference.load import load_for_text
+from danlu.run.errors import UserError
+from danlu.serving.app import make_app
+from danlu.serving.batcher import Batcher
+from danlu.serving.config import ServeConfig
+
+KEY_VARIABLE = "DANLU_API_KEY"
+
+GRACE_SECONDS = 5
+"""For clients that are slow to read the end of their answer, after the draining: our choice."""
+
+
+def serve(config: ServeConfig) -> None:
+    """Serve until SIGINT or SIGTERM. Raises UserError for a folder that is not a chat model and an address in use."""
+    name = config.model_name or config.model.resolve().name
+    api_key = config.api_key or os.environ.get(KEY_VARIABLE) or None
+    # First, because a large model takes long to load; who connects meanwhile waits.
+    with open_socket(config.host, config.port) as listener:
+        model, tokenizer = load_for_text(config.model, config.device)
+        _ = tokenizer.stop_ids  # Without Qwen's control tokens there is no chat: raises UserError.
+        engine = Engine.for_text(
+            model, tokenizer, SamplingConfig(), config.max_rows, max_length=config.max_length, hide_special=True
+        )
+        batcher = Batcher(engine, config.max_waiting)
+        app = make_app(
+            batcher,
+            tokenizer,
+            name,
+            api_key=api_key,
+            is_loopback=is_loopback(config.host),
+            max_body_bytes=config.max_body_bytes,
+            body_seconds=config.body_seconds,
+        )
+        print(greeting(name, listener, bool(api_key)), file=sys.stderr, flush=True)
+        settings = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=int(config.drain_seconds) + GRACE_SECONDS,
+        )
+        DrainingServer(settings, batcher, config.drain_seconds).run(sockets=[listener])
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens at an address. Raises UserError where that cannot be."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen there: {error.strerror}", where=f"{host}:{port}", mend="Choose another --port or --host"
+        ) from error
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def greeting(name: str, listener: socket.socket, has_key: bool) -> str:
+    """How to use the server."""
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    key = "-H 'Authorization: Bearer KEY' " if has_key else ""
+    lines = [
+        f"{name} at http://{shown}:{port}/v1 (OpenAI's API). Try:",
+        f"  curl http://{shown}:{port}/v1/chat/completions {key}-H 'Content-Type: application/json' \\",
+        f'    -d \'{{"model": "{name}", "messages": [{{"role": "user", "content": "你好"}}]}}\'',
+    ]
+    if not is_loopback(host) and not has_key:
+        lines.append(f"Whoever reaches this address can use it; set {KEY_VARIABLE} to ask for a key.")
+    return "\n".join([*lines, "Ctrl-C ends it, after the running answers."])
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn, whose end is the batcher's: on the first signal nothing new is taken and what runs may finish for a
+    while; a second one ends at once. The process then ends like after any other work, not by the signal."""
+
+    def __init__(self, settings: uvicorn.Config, batcher: Batcher, drain_seconds: float) -> None:
+        super().__init__(settings)
+        self.batcher, self.drain_seconds = batcher, drain_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        draining = asyncio.create_task(asyncio.to_thread(self.batcher.close, self.drain_seconds))
+        await super().shutdown(sockets)
+        await asyncio.to_thread(self.batcher.close)  # Everybody has been answered, or has waited long enough.
+        await draining
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
