@@ -76,7 +76,7 @@ def problems_with_own_classes(problems: Iterable[Problem]) -> list[Any]:
 def _with_own_classes(imports: str, setup: str, asserts: Sequence[str]) -> Checks:
     """The left side of each `assert … == …` becomes a function behind the program, where its classes are; the right
     side stays with the tests, and what crosses is plain data as everywhere."""
-    appended, tests, names = [imports, setup], [imports], []
+    appended, tests, names = [imports, setup], [], []
     for number, line in enumerate(asserts):
         (test,) = parsed(line).body
         if not (isinstance(test, ast.Assert) and isinstance(test.test, ast.Compare)):
@@ -86,7 +86,7 @@ def _with_own_classes(imports: str, setup: str, asserts: Sequence[str]) -> Check
         test.test.left = ast.Call(func=ast.Name(id=name), args=[], keywords=[])
         tests.append(ast.unparse(test))
         names.append(name)
-    return Checks(setup="", tests="\n".join(tests), names=names, appended="\n".join(appended))
+    return Checks(setup=imports, tests="\n".join(tests), names=names, appended="\n".join(appended))
 
 
 def judge_code(

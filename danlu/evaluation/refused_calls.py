@@ -1,14 +1,22 @@
 """The system calls that a program in the sandbox does without: those for memory that belongs to no process.
 
 Out: a filter as bubblewrap's `--seccomp` takes it, a program for the kernel (`man 2 seccomp`). Such memory is counted
-nowhere and each piece may be as large as a file: without the filter a program could fill the machine's.
+nowhere: without the filter a program could fill the machine's with files that have no name, shared segments, or a
+folder in memory that it mounts where it is root, in a namespace of its own.
 """
 
 import errno
 import platform
 import struct
 
-CALLS = {"memfd_create": (319, 279), "memfd_secret": (447, 447), "shmget": (29, 194)}
+CALLS = {
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "shmget": (29, 194),
+    "unshare": (272, 97),
+    "mount": (165, 40),
+    "fsopen": (430, 430),
+}
 """Numbers on x86_64 and on aarch64 (Linux: x86/entry/syscalls/syscall_64.tbl, asm-generic/unistd.h)."""
 
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}

@@ -1,18 +1,20 @@
-"""Hostile programs fail and harm nothing; ordinary ones run; references pass and always-equal objects do not."""
+"""Hostile programs fail and harm nothing, ordinary ones run, and nothing runs without a sandbox unless it is asked for.
 
-import gzip
-import json
+What pretends to be right is in test_judge_code.py.
+"""
+
 import os
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from danlu.evaluation.judge_code import judge_code, mean_pass_at_k, needs_own_classes, pass_at_k
-from danlu.evaluation.sandbox import run_program, why_no_sandbox
+from danlu.evaluation.sandbox import INSIDE, run_program, why_no_sandbox
 
-pytestmark = pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox())
+needs_sandbox = pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox())
 
 SECRET = "danlu-secret-of-the-user"
 
@@ -25,11 +27,13 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@needs_sandbox
 def test_a_program_that_ends_has_passed_and_its_output_is_kept() -> None:
     ended = run_program("import sys\nprint('说')\nprint('so', file=sys.stderr)")
     assert (ended.status, ended.stdout, ended.stderr) == ("passed", "说\n", "so\n")
 
 
+@needs_sandbox
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
@@ -47,48 +51,89 @@ def test_a_program_that_does_not_reach_its_end_has_failed(source: str, reason: s
     assert (ended.status, ended.reason) == ("failed", reason)
 
 
+@needs_sandbox
+def test_programs_may_use_threads_processes_and_files() -> None:
+    source = (
+        "import multiprocessing, pathlib, threading\n"
+        "threads = [threading.Thread(target=print, args=(n,)) for n in range(8)]\n"
+        "for thread in threads:\n    thread.start()\nfor thread in threads:\n    thread.join()\n"
+        "with multiprocessing.get_context('fork').Pool(2) as pool:\n    assert pool.map(abs, [1, -2]) == [1, 2]\n"
+        "pathlib.Path('here.txt').write_text('x')\nopen('/dev/null', 'w').write('x')\n"
+    )
+    ended = run_program(source)
+    assert (ended.status, sorted(ended.stdout)) == ("passed", sorted("0\n1\n2\n3\n4\n5\n6\n7\n"))
+
+
+FILL = (
+    "n = 0\nwhile True:\n"
+    "    with open(f'{folder}/{{n}}', 'wb') as file:\n        file.write(b'x' * (8 << 20))\n    n += 1"
+)
+LIBC = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+CHILD = "import os, time\ndef child(): {0}\nfor _ in range({1}):\n    if os.fork() == 0:\n        child()\n"
+
 HOSTILE = {
     "fork bomb": ("import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass", "timeout"),
     "thread bomb": (
-        "import threading, time\nfor _ in range(10000):\n    threading.Thread(target=time.sleep, args=(1000,)).start()",
-        None,
+        "import threading, time\nfor _ in range(10000):\n    threading.Thread(target=time.sleep, args=(99,)).start()",
+        "timeout",
     ),
     "memory bomb": ("x = []\nwhile True:\n    x.append(bytearray(1 << 20))", "memory"),
     "memory in many processes": (
-        "import os\nfor _ in range(6):\n    os.fork()\nx = bytearray(b'1') * (200 << 20)\nwhile True:\n    pass",
+        CHILD.format("return", 6) + "x = bytearray(b'1') * (200 << 20)\ntime.sleep(99)",
         "memory",
     ),
+    "memory in the children of a thread": (
+        "import os, threading, time\n"
+        "def bomb():\n    for _ in range(6):\n        if os.fork() == 0:\n"
+        "            x = bytearray(b'1') * (100 << 20)\n            time.sleep(99)\n"
+        "thread = threading.Thread(target=bomb)\nthread.start()\nthread.join()\ntime.sleep(99)",
+        "memory",
+    ),
+    "memory in files without a name": (
+        "import os\nfiles = [os.memfd_create('x') for _ in range(9)]\n"
+        "for file in files:\n    os.write(file, b'x' * (60 << 20))",
+        "failed",
+    ),
+    "memory in shared segments": (LIBC + "assert libc.shmget(0, 1 << 30, 0o1600) >= 0", "failed"),
     "endless output": ("while True:\n    print('x' * 10000)", "failed"),
     "endless loop": ("while True:\n    pass", "timeout"),
     "CPU signal ignored": (
         "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True:\n    pass",
         "timeout",
     ),
-    "reads /etc/passwd": ("open('/etc/passwd').read()", "failed"),
-    "lists the home folder": ("import os\nos.listdir(os.path.expanduser('~root') if 0 else '/root')", "failed"),
-    "opens a socket": (
-        "import socket\nsocket.create_connection(('1.1.1.1', 53), timeout=3)",
+    "stops itself": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "timeout"),
+    "takes its limits off": (
+        "import resource\nfor kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_NPROC):\n"
+        "    resource.setrlimit(kind, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))",
         "failed",
     ),
+    "zombie children": (CHILD.format("os._exit(0)", 20) + "time.sleep(99)", "timeout"),
+    "detached children": (CHILD.format("os.setsid(); time.sleep(99)", 20) + "os.waitpid(-1, 0)", "timeout"),
+    "reads /etc/passwd": ("open('/etc/passwd').read()", "failed"),
+    "lists the home folder": (f"import os\nos.listdir({str(Path.home())!r})", "failed"),
+    "opens a socket to the world": ("import socket\nsocket.create_connection(('1.1.1.1', 53), timeout=3)", "failed"),
     "kills its parent": ("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)", "failed"),
-    "kills everything": ("import os, signal\nos.kill(-1, signal.SIGKILL)\nraise ValueError('still here')", None),
+    "kills everything": ("import os, signal\nos.kill(-1, signal.SIGKILL)\nraise ValueError('still here')", "failed"),
+    "kills the tests": (f"import os, signal\nos.kill({os.getpid()}, signal.SIGKILL)", "failed"),
     "deletes files": (
         "import os\n"
         "for root, _, names in os.walk('/usr/lib'):\n    for name in names:\n        os.remove(root + '/' + name)",
         "failed",
     ),
-    "fills the disk": (
-        "import os\nn = 0\nwhile True:\n"
-        "    with open(f'/tmp/{n}', 'wb') as f:\n        f.write(b'x' * (8 << 20))\n    n += 1",
+    "deletes whole folders": (
+        "import shutil\nfor name in ('inside', 'dev', 'etc', 'home', 'root', 'tmp', 'python/bin'):\n"
+        "    shutil.rmtree('/' + name, ignore_errors=True)\n1/0",
         "failed",
     ),
+    "fills the disk": (FILL.format(folder="/tmp"), "failed"),
+    "fills the shared memory": (FILL.format(folder="/dev/shm"), "failed"),
+    "fills the root folder": (FILL.format(folder=""), "failed"),
+    "fills /dev": (FILL.format(folder="/dev"), "failed"),
     "escapes through /proc": ("open('/proc/1/root/etc/passwd').read()", "failed"),
-    "mounts": (
-        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
-        "assert libc.mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0",
-        "failed",
-    ),
-    "becomes root": ("import os\nos.setuid(0)\nassert os.getuid() == 0", None),
+    "writes the kernel's settings": ("open('/proc/sys/kernel/core_pattern', 'w').write('|/tmp/x')", "failed"),
+    "mounts": (LIBC + "assert libc.mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0", "failed"),
+    "mounts in a namespace of its own": (LIBC + "assert libc.unshare(0x10000000 | 0x20000) == 0", "failed"),
+    "becomes root": ("import os\nos.setuid(0)", "failed"),
     "writes where its end is told": (
         "import os\nfor n in range(3, 30):\n    try:\n        os.write(n, b'\\xff' * 40)\n"
         "    except OSError:\n        pass",
@@ -96,20 +141,25 @@ HOSTILE = {
     ),
     "writes into the checker's files": ("open('/inside/plain_data.py', 'a').write('x')", "failed"),
 }
+WAITING = {"fork bomb", "thread bomb", "stops itself", "zombie children", "detached children"}
+"""They end by wall time alone; the others have enough of it on a busy machine too."""
 
 
+@needs_sandbox
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_program_harms_nothing(name: str) -> None:
+def test_a_hostile_program_harms_nothing(name: str, secret: Path) -> None:
     source, status = HOSTILE[name]
+    ours = {path: path.read_bytes() for path in INSIDE.glob("*.py")}
     started = time.monotonic()
-    ended = run_program(source, timeout_s=1, memory_mb=256)
-    if status is not None:
-        assert ended.status == status, ended
-    assert ended.status != "passed" or name == "becomes root"
-    assert time.monotonic() - started < 30
+    ended = run_program(source, timeout_s=1, memory_mb=256, wall_s=1 if name in WAITING else 20)
+    assert ended.status == status, ended
+    assert time.monotonic() - started < 15
+    assert secret.read_text(encoding="utf-8") == SECRET
+    assert {path: path.read_bytes() for path in INSIDE.glob("*.py")} == ours
     assert Path("/etc/passwd").exists()
 
 
+@needs_sandbox
 def test_the_users_files_are_not_to_be_seen(secret: Path) -> None:
     ended = run_program(f"print(open({str(secret)!r}).read())")
     assert (ended.status, ended.stdout) == ("failed", "")
@@ -117,19 +167,32 @@ def test_the_users_files_are_not_to_be_seen(secret: Path) -> None:
     assert "HOME" not in ended.stdout
 
 
-def test_no_process_is_left_behind() -> None:
-    mark = f"left-{os.getpid()}"
+@needs_sandbox
+def test_no_server_of_this_machine_is_reached() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server, closing(socket.socket(socket.AF_UNIX)) as local:
+        local.bind(f"\0danlu-{os.getpid()}")
+        local.listen()
+        for family, address in (("AF_INET", server.getsockname()), ("AF_UNIX", local.getsockname())):
+            ended = run_program(f"import socket\nsocket.socket(socket.{family}).connect({address!r})")
+            assert (ended.status, ended.reason.partition(":")[0]) == ("failed", "ConnectionRefusedError")
+        # That they could be reached from outside the sandbox is not to be taken for granted either.
+        socket.create_connection(server.getsockname()).close()
+
+
+@needs_sandbox
+@pytest.mark.parametrize(("then", "status"), [("time.sleep(0.3)", "passed"), ("time.sleep(600)", "timeout")])
+def test_no_process_is_left_behind(then: str, status: str) -> None:
+    mark = f"left-{os.getpid()}-{status}"
     source = (
         "import os, time, sys\n"
         "if os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
         f"        os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(600)', '{mark}'])\n"
         "    os._exit(0)\n"
-        "time.sleep(0.5)\n"
+        f"{then}\n"
     )
-    run_program(source)
+    assert run_program(source, wall_s=1).status == status
     time.sleep(0.3)
-    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if mark in _read(path)]
-    assert left == []
+    assert [path for path in Path("/proc").glob("[0-9]*/cmdline") if mark in _read(path)] == []
 
 
 def _read(path: Path) -> str:
@@ -139,101 +202,32 @@ def _read(path: Path) -> str:
         return ""
 
 
-ADD: dict[str, Any] = {
-    "task_id": "made/0",
-    "prompt": 'from typing import List\n\ndef add(a: int, b: int) -> int:\n    """ Sum. """\n',
-    "entry_point": "add",
-    "canonical_solution": "    return a + b\n",
-    "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(-1, 2) == 1\n",
-}
+@pytest.fixture
+def asked_again() -> Iterator[None]:
+    """Whether there is a sandbox is found out anew, in the test and after it."""
+    why_no_sandbox.cache_clear()
+    yield
+    why_no_sandbox.cache_clear()
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [
-        "    return a + b\n",
-        "return a + b",
-        "def add(a, b):\n    return a + b",
-        "Here it is:\n```python\ndef add(a: int, b: int) -> int:\n    return a + b\n```\nIt adds.",
-        "```\ndef add(a, b):\n    return a + b",
-        "First:\n```python\ndef add(a, b):\n    return a\n```\nThen:\n```python\ndef add(a, b):\n    return a + b\n```",
-        "def add(a, b):\n    return a + b<|im_end|>\n<|im_start|>user\nmore",
-        "    return a + b\n\n\ndef other():\n    return 1 +\n",
-        "def helper(x):\n    return x\n\ndef add(a: List, b) -> int:\n    return helper(a) + b",
-        "    s = a\n\n    # b too\n    return s + b",
-        "print('passed')\ndef add(a, b):\n    print('x' * 1000)\n    return a + b",
-    ],
-)
-def test_a_right_reply_passes_in_whatever_shape_it_comes(reply: str) -> None:
-    assert judge_code(ADD, reply).status == "passed"
+@pytest.mark.usefixtures("asked_again")
+def test_without_bubblewrap_a_program_is_refused_unless_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("danlu.evaluation.sandbox.shutil.which", lambda name: None)
+    refused = run_program("print(1)")
+    assert (refused.status, refused.stdout) == ("refused", "")
+    assert refused.reason.startswith("bubblewrap is not installed")
+    assert "--unsafe-code runs model-written code without a sandbox" in refused.reason
+    ended = run_program("print(1)", unsafe=True)
+    assert (ended.status, ended.stdout) == ("passed", "1\n")
+    assert run_program("while True: pass", timeout_s=1, unsafe=True).status == "timeout"
 
 
-EQUAL = "class E{base}:\n    def __eq__(self, other): return True\n    __hash__ = None\n"
-
-
-@pytest.mark.parametrize(
-    ("reply", "reason"),
-    [
-        ("", "no code in the reply"),
-        ("I cannot do that.", "no code in the reply"),
-        ("def add(a, b):\n    return a - b", "line 2 of the tests"),
-        ("def add(a, b):\n    return None", "line 2 of the tests"),
-        (EQUAL.format(base="") + "def add(a, b): return E()", "a value of type E"),
-        (EQUAL.format(base="(int)") + "def add(a, b): return E(a)", "a value of type E"),
-        (EQUAL.format(base="(str)") + "def add(a, b): return [E('a')]", "a value of type E"),
-        ("import os\nos._exit(0)\ndef add(a, b): return 1", "ended before it could be asked"),
-        ("raise SystemExit\ndef add(a, b): return 1", "SystemExit"),
-        ("def add(a, b):\n    import os\n    os._exit(0)", "ended while add was asked"),
-        ("def add(a, b):\n    raise SystemExit(0)", "ended while add was asked"),
-        ("import builtins\nbuiltins.AssertionError = Exception\ndef add(a, b): return 5", "line 2 of the tests"),
-        ("def check(candidate): pass\ndef add(a, b): return 5", "line 2 of the tests"),
-        ("import sys\nsys.modules['plain_data'].to_json = lambda v: {'int': '0x3'}\ndef add(a, b): return 3",
-         "line 3 of the tests"),
-        ("import os\nfor n in range(3, 30):\n    try:\n        os.write(n, b'{\"status\": \"passed\"}')\n"
-         "    except OSError:\n        pass\ndef add(a, b): return 5", ""),
-        ("print('{\"status\": \"passed\"}')\ndef add(a, b): return 5", "line 2 of the tests"),
-    ],
-)  # fmt: skip
-def test_success_cannot_be_faked(reply: str, reason: str) -> None:
-    verdict = judge_code(ADD, reply, timeout_s=2)
-    assert verdict.status == "failed"
-    assert reason in verdict.reason
-
-
-def test_a_function_that_never_answers_is_a_timeout() -> None:
-    assert judge_code(ADD, "def add(a, b):\n    while True: pass", timeout_s=1).status == "timeout"
-    assert judge_code(ADD, "def add(a, b):\n    return [0] * 10**10", timeout_s=1).status == "failed"
-
-
-def test_pass_at_k_is_the_unbiased_estimate_and_refused_outside_its_range() -> None:
-    assert pass_at_k(200, 1, 1) == pytest.approx(0.005)
-    assert pass_at_k(10, 3, 2) == pytest.approx(1 - (7 / 10) * (6 / 9))
-    assert pass_at_k(5, 5, 5) == 1.0
-    for samples, right, k in ((2, 0, 5), (1, 1, 10), (3, 4, 1), (3, -1, 1), (3, 1, 0)):
-        with pytest.raises(ValueError, match="samples"):
-            pass_at_k(samples, right, k)
-    with pytest.raises(ValueError, match="1 of 2 problems have no result, b the first"):
-        mean_pass_at_k({"a": [True]}, ["a", "b"], 1)
-    assert mean_pass_at_k({"a": [True, False], "b": [False, False]}, ["a", "b"], 1) == 0.25
-
-
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "eval"
-
-
-def problems(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-def test_references_of_humaneval_pass() -> None:
-    some = problems(DATA / "HumanEval.jsonl.gz")[::8]
-    found = {p["task_id"]: judge_code(p, p["canonical_solution"]).reason for p in some}
-    assert found == dict.fromkeys(found, "")
-
-
-def test_references_of_mbpp_pass() -> None:
-    every = problems(DATA / "mbpp" / "mbpp.jsonl.gz")
-    some = every[::32] + [p for p in every if needs_own_classes(p)]
-    assert {p["task_id"]: judge_code(p, p["code"]).reason for p in some} == {p["task_id"]: "" for p in some}
+@pytest.mark.usefixtures("asked_again")
+def test_a_bubblewrap_that_does_not_work_is_as_good_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "bwrap"
+    broken.write_text("#!/bin/sh\necho no namespaces here >&2\nexit 1\n", encoding="ascii")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    refused = run_program("print(1)")
+    assert (refused.status, refused.stdout) == ("refused", "")
+    assert refused.reason.startswith("bubblewrap does not work here: no namespaces here")
