@@ -318,9 +318,11 @@ def generate_batch(
     copies: int = 1,
     tokenizer: Tokenizer | None = None,
     prefix: Items[int] = (),
+    samplings: Items[SamplingConfig] | None = None,
 ) -> list[Sequence]:
     """Continue every prompt to its end, `copies` times each, `max_rows` at a time; results in the prompts' order, those
-    of one prompt together. `tokenizer` and `prefix` as in `Engine`."""
+    of one prompt together. `tokenizer` and `prefix` as in `Engine`; `samplings` has values of its own for every prompt,
+    as in `Engine.admit_all`, none of which may want more tokens than `sampling`."""
     engine = Engine(
         model,
         stop_ids,
@@ -338,7 +340,8 @@ def generate_batch(
     while waiting or engine.rows:
         joining = [waiting.pop() for _ in range(min(len(waiting), len(engine.free) // copies))]
         if joining:
-            rows = engine.admit_all([prompts[number] for number in joining], copies)
+            own = [samplings[number] for number in joining for _ in range(copies)] if samplings else None
+            rows = engine.admit_all([prompts[number] for number in joining], copies, own)
             numbers = [number * copies + copy for number in joining for copy in range(copies)]
             places.update(zip(rows, numbers, strict=True))
         for row in [row for row, sequence in engine.rows.items() if sequence.finish_reason]:

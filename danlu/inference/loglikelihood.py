@@ -90,29 +90,34 @@ def readings_of(requests: Sequence[tuple[Ids, Ids]]) -> list[Reading]:
 def shared_beginnings(readings: Sequence[Reading]) -> Iterator[SharedReadings]:
     """Neighbours of the sorted `readings` that share a beginning, together; those that share none, together too."""
     loose: list[Reading] = []
-    for shared, run in _runs(readings):
-        if len(run) == 1:
-            loose += run
+    done = 0
+    for shared, run in shared_runs([reading.ids for reading in readings]):
+        own = list(readings[done : done + len(run)])
+        done += len(run)
+        if len(own) == 1:
+            loose += own
         else:
-            room = min(len(reading.ids) - reading.num_states for reading in run)
-            yield SharedReadings(min(shared, room), run)
+            room = min(len(reading.ids) - reading.num_states for reading in own)
+            yield SharedReadings(min(shared, room), own)
     if loose:
         yield SharedReadings(0, loose)
 
 
-def _runs(readings: Sequence[Reading]) -> Iterator[tuple[int, list[Reading]]]:
-    """Neighbours by what all of them share. A run ends where going on would halve that, or leave little."""
-    run: list[Reading] = []
-    shared = 0
-    for reading in readings:
-        common = num_common(run[-1].ids, reading.ids) if run else 0
-        if run and (common < WORTH_SHARING or 2 * common < shared):
-            yield shared, run
-            run = []
-        shared = min(shared, common) if len(run) > 1 else common
-        run.append(reading)
-    if run:
-        yield shared, run
+def shared_runs(texts: Sequence[Ids]) -> Iterator[tuple[int, Sequence[Ids]]]:
+    """Sorted texts cut into runs of neighbours that share a beginning, and how many ids all of a run share.
+
+    A run ends where going on would halve that, or leave little; of a run of one it is 0.
+    """
+    start = shared = 0
+    for place in range(1, len(texts)):
+        common = num_common(texts[place - 1], texts[place])
+        if common < WORTH_SHARING or 2 * common < shared:
+            yield shared, texts[start:place]
+            start, shared = place, 0
+        else:
+            shared = min(shared, common) if place > start + 1 else common
+    if texts:
+        yield shared, texts[start:]
 
 
 def num_common(first: Ids, second: Ids) -> int:

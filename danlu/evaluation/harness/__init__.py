@@ -1,0 +1,1 @@
+"""lm-evaluation-harness: our models as its models, our benchmarks as its tasks."""

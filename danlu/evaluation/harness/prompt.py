@@ -1,0 +1,48 @@
+"""Prompts that know what they are made of, so that a long one loses whole examples and never its beginning (E10)."""
+
+from collections.abc import Sequence
+
+from danlu.tokenizer.chat import render_conversation
+
+Message = dict[str, str]
+
+
+class FewShotPrompt(str):
+    """The text of a prompt as the harness sees it, with its parts: what stands before the examples, the examples
+    (question, answer), and the question. In a chat every example is a turn of the user and its reply.
+    """
+
+    description: str
+    examples: tuple[tuple[str, str], ...]
+    question: str
+    chat: bool
+
+    def __new__(
+        cls, description: str, examples: Sequence[tuple[str, str]], question: str, chat: bool = False
+    ) -> "FewShotPrompt":
+        shown = _messages(description, examples, question) if chat else None
+        shots = "".join(f"{asked}{answer}\n\n" for asked, answer in examples)
+        text = f"{description}{shots}{question}" if shown is None else render_conversation(shown, True)
+        made = super().__new__(cls, text)
+        made.description, made.examples, made.question, made.chat = description, tuple(examples), question, chat
+        return made
+
+    @property
+    def messages(self) -> list[Message]:
+        """The turns of a chat, the last of them the user's."""
+        return _messages(self.description, self.examples, self.question)
+
+    def without_first(self, count: int) -> "FewShotPrompt":
+        """The same without its first `count` examples."""
+        return FewShotPrompt(self.description, self.examples[count:], self.question, self.chat)
+
+
+def _messages(description: str, examples: Sequence[tuple[str, str]], question: str) -> list[Message]:
+    turns = [
+        turn
+        for asked, answer in examples
+        for turn in ({"role": "user", "content": asked}, {"role": "assistant", "content": answer})
+    ]
+    turns.append({"role": "user", "content": question})
+    turns[0]["content"] = description + turns[0]["content"]
+    return turns

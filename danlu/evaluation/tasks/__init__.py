@@ -1,0 +1,1 @@
+"""The benchmarks: how their questions are read, shown and answered. Prompts are the harness's own, word for word."""
