@@ -1,0 +1,80 @@
+"""Grades of replies to a benchmark's questions.
+
+In: pairs of a question and a reply. Out: for each `score` (1 for a right one), `invalid` (the reply has no answer) and
+`answer`; for code also `reason` and `repeated` (`judge_many.py`).
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from danlu.evaluation.answers.extract import extract_answer
+from danlu.evaluation.answers.grade import is_right
+from danlu.evaluation.answers.refusals import is_refusal
+from danlu.evaluation.harness.task import Grade, Grader
+from danlu.evaluation.judge_code import CodeVerdict
+from danlu.evaluation.judge_many import judge_all
+from danlu.evaluation.sandbox import why_refused
+from danlu.evaluation.tasks.questions import Benchmark, Item
+from danlu.evaluation.tasks.safety import ANSWER, DECLINE
+from danlu.run.errors import UserError
+from danlu.run.progress import ProgressBar
+
+Replies = Sequence[tuple[Item, str]]
+
+
+def grader(unsafe_code: bool) -> Grader:
+    """How replies are graded; `unsafe_code` runs programs without a sandbox where there is none."""
+    return partial(grade, unsafe_code=unsafe_code)
+
+
+def check_sandbox(benchmarks: Sequence[Benchmark], unsafe_code: bool) -> None:
+    """UserError, before any work, where code is to be judged and cannot be run."""
+    if any(benchmark.kind == "code" for benchmark in benchmarks) and (why := why_refused(unsafe_code)):
+        raise UserError(why, where="--tasks")
+
+
+def grade(benchmark: Benchmark, replies: Replies, *, unsafe_code: bool) -> list[Grade]:
+    """The grade of each reply."""
+    match benchmark.kind:
+        case "code":
+            return _of_code(benchmark, replies, unsafe_code)
+        case "refusal":
+            return [_of_refusal(item, reply) for item, reply in replies]
+    with ProgressBar(f"{benchmark.name}, grading", total=len(replies), unit="replies") as bar:
+        grades = []
+        for item, reply in replies:
+            grades.append(_of_answer(benchmark, item, reply))
+            bar.advance()
+    return grades
+
+
+def _of_answer(benchmark: Benchmark, item: Item, reply: str) -> Grade:
+    task = f"bbh_{item.subject}" if benchmark.task == "bbh" else benchmark.task
+    right = is_right(task, reply, item.gold)
+    return {"score": float(right or False), "invalid": right is None, "answer": extract_answer(task, reply)}
+
+
+def _of_refusal(item: Item, reply: str) -> Grade:
+    answer = DECLINE if is_refusal(reply) else ANSWER
+    said = bool(reply.strip())
+    return {"score": float(said and answer == item.gold), "invalid": not said, "answer": answer if said else None}
+
+
+def _of_code(benchmark: Benchmark, replies: Replies, unsafe_code: bool) -> list[Grade]:
+    with ProgressBar(f"{benchmark.name}, running", total=len(replies), unit="programs") as bar:
+        verdicts = judge_all(
+            [(item.record, reply) for item, reply in replies],
+            unsafe=unsafe_code,
+            on_verdict=lambda place, verdict: bar.advance(),
+        )
+    return [_of_verdict(verdict) for verdict in verdicts]
+
+
+def _of_verdict(verdict: CodeVerdict) -> Grade:
+    return {
+        "score": float(verdict.status == "passed"),
+        "invalid": verdict.reason == "no code in the reply",
+        "answer": verdict.status,
+        "reason": verdict.reason,
+        "repeated": verdict.repeated,
+    }
