@@ -23,7 +23,7 @@ from typing import Any
 import tyro
 from side_by_side import report, settings_of
 
-from danlu.evaluation.judge_code import problems_with_own_classes
+from danlu.evaluation.code_verdict import problems_with_own_classes
 from danlu.evaluation.judge_many import judge_all
 from danlu.run.progress import ProgressBar
 

@@ -88,11 +88,16 @@ VERBS = {
     "dpo": Verb(
         "align a chat model by comparisons alone", "danlu.training.config:DpoConfig", "danlu.training.dpo:dpo", "dpo"
     ),
-    "evaluate": Verb(
+    "skills": Verb(
         "bits per byte and checked skills, before and after fine-tuning and alignment",
         "danlu.evaluation.config:EvaluateConfig",
         "danlu.evaluation.evaluate:evaluate",
         "evaluate",
+    ),
+    "evaluate": Verb(
+        "benchmarks: MMLU, C-Eval, GSM8K, MATH, HumanEval, MBPP, BBH, safety; or compare two such runs",
+        "danlu.commands:Evaluate",
+        "danlu.commands:evaluate",
     ),
     "generate": Verb("continue a text, or answer it", "danlu.commands:Generate", "danlu.commands:generate_text"),
     "chat": Verb("talk with a model in the terminal", "danlu.serving.config:ChatConfig", "danlu.serving.terminal:chat"),

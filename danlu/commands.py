@@ -1,12 +1,13 @@
 """The verbs that are not stages: their values, and the functions that do them."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from danlu.evaluation.config import BenchmarksConfig
 from danlu.inference.config import SamplingConfig
 from danlu.recipe import Recipe
 from danlu.report.config import ReportConfig
@@ -58,6 +59,41 @@ def run(config: Run) -> None:
         if model.is_dir():
             print(f"Talk to the model: {sys.argv[0]} chat {model}")
             break
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure a model by benchmarks, or compare two such runs."""
+
+    model: tyro.conf.Positional[Path | None] = None
+    """Model folder."""
+
+    compare: tuple[Path, Path] | None = None
+    """Folders of two finished runs (their --out) to hold against each other, question by question."""
+
+    benchmarks: Annotated[BenchmarksConfig, tyro.conf.arg(name="")] = field(default_factory=BenchmarksConfig)
+    """Which benchmarks, and how."""
+
+
+def evaluate(config: Evaluate) -> None:
+    """Print the table of scores, or of differences."""
+    if config.compare:
+        from danlu.evaluation.compare_runs import compare_runs, comparison_lines
+
+        print("\n".join(comparison_lines(compare_runs(*config.compare))))
+        return
+    from danlu.evaluation.benchmark import benchmark
+    from danlu.run.folder import run_stage
+
+    wanted = config.benchmarks
+    if config.model is None and not wanted.endpoint:
+        raise UserError("no model is named", where="danlu evaluate", mend="Name its folder, or an --endpoint")
+    # Task names may be separated by commas, as the field writes them, as well as by blanks.
+    tasks = tuple(name for word in wanted.tasks for name in word.split(",") if name)
+    wanted = replace(wanted, tasks=tasks, model=config.model or wanted.model)
+    results = run_stage("benchmarks", wanted, benchmark)
+    print((results / "table.md").read_text(encoding="utf-8"), end="")
+    print(f"Every question with its reply: {results / 'items'}", file=sys.stderr)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,10 @@
-"""The table `[evaluate]` of a recipe. Imports nothing heavy."""
+"""The tables `[evaluate]` and `[benchmarks]` of a recipe. Imports nothing heavy."""
 
 from dataclasses import dataclass
 from pathlib import Path
+
+RECIPE_TASKS = ("mmlu", "ceval", "gsm8k", "math", "humaneval", "mbpp", "bbh")
+"""The seven benchmarks of the recipe (section 6)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +58,67 @@ class EvaluateConfig:
         for name in ("max_new_tokens", "base_per_skill"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarksConfig:
+    """Benchmarks of a model through lm-evaluation-harness."""
+
+    model: Path = Path("runs/ppo/model")
+    """Model folder."""
+
+    endpoint: str | None = None
+    """Address of an OpenAI-compatible endpoint to ask instead, such as http://127.0.0.1:8000/v1; a key is taken from
+    OPENAI_API_KEY."""
+
+    endpoint_model: str | None = None
+    """Name of the model there."""
+
+    tasks: tuple[str, ...] = RECIPE_TASKS
+    """mmlu, ceval, gsm8k, math, humaneval, mbpp (also without examples), mbpp_0shot, bbh, safety (chat alone)."""
+
+    data: Path | None = None
+    """Folder with the benchmarks' files; None takes them from the hub."""
+
+    out: Path = Path("runs/benchmarks")
+    """Folder of the results."""
+
+    cache: Path = Path("runs/cache/requests")
+    """Folder of answered requests: a stopped run, or one with other tasks, asks nothing twice."""
+
+    chat: bool = False
+    """Put questions in ChatML, as to an aligned model (recipe section 10)."""
+
+    shots: int | None = None
+    """Examples; None for the recipe's own number for each benchmark."""
+
+    limit: int = 0
+    """Questions of each benchmark, evenly over its subjects; 0 for all."""
+
+    num_samples: int = 1
+    """Replies to each question, for pass@k; more than 1 needs a temperature."""
+
+    temperature: float = 0.0
+    """Of the replies; 0 takes the best token."""
+
+    seed: int = 1
+    """Of the replies' draws."""
+
+    unsafe_code: bool = False
+    """Run model-written code without a sandbox where bubblewrap is missing."""
+
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`; None to find it."""
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError("tasks names no benchmark")
+        for name, least in (("limit", 0), ("num_samples", 1), ("temperature", 0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.shots is not None and self.shots < 0:
+            raise ValueError(f"shots must be at least 0, not {self.shots}")
+        if self.num_samples > 1 and self.temperature == 0:
+            raise ValueError("num_samples over 1 would be the same reply again; set a temperature")
+        if self.endpoint and not self.endpoint_model:
+            raise ValueError("endpoint_model must name the model of the endpoint")

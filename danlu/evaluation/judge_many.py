@@ -12,7 +12,7 @@ from functools import partial
 from threading import Event
 
 from danlu.evaluation.code_reply import Problem
-from danlu.evaluation.judge_code import CodeVerdict, judge_code
+from danlu.evaluation.code_verdict import CodeVerdict, judge_code
 
 
 def judge_all(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from danlu.evaluation.judge_code import judge_code, mean_pass_at_k, pass_at_k, problems_with_own_classes
+from danlu.evaluation.code_verdict import judge_code, mean_pass_at_k, pass_at_k, problems_with_own_classes
 from danlu.evaluation.sandbox import why_no_sandbox
 
 needs_sandbox = pytest.mark.skipif(bool(why_no_sandbox()), reason=why_no_sandbox())

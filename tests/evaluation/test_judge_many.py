@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from danlu.evaluation.code_reply import entry_point
-from danlu.evaluation.judge_code import CodeVerdict, judge_code, needs_own_classes
+from danlu.evaluation.code_verdict import CodeVerdict, judge_code, needs_own_classes
 from danlu.evaluation.judge_many import judge_all
 from danlu.evaluation.sandbox import why_no_sandbox
 

@@ -107,19 +107,29 @@ class DanluLM(LM):
             return [self.tokenizer.end_of_text_id], whole
         return whole[:common], whole[common:]
 
+    def fit_prompt(self, prompt: str, wanted: Mapping[str, Any]) -> Fitted:
+        """What the model reads of a prompt that is to be continued as `wanted`."""
+        return self.fit(prompt, self._sampling(prompt, wanted).max_new_tokens)
+
+    def fit_context(self, context: str, continuation: str) -> Fitted:
+        """What the model reads of a context before a choice, the last token of which is only wanted."""
+        while True:
+            before, following = self._ids_of(context, continuation)
+            if len(before) + len(following) - 1 <= self.limit:
+                return Fitted(context, before)
+            if not isinstance(context, FewShotPrompt) or not context.examples:
+                return Fitted(context, None)
+            context = context.without_first(1)
+
+    def _ids_of(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        if isinstance(context, FewShotPrompt) and context.chat:
+            return self.prompt_ids(context), self.tokenizer.encode(continuation)
+        return self.pair(context, continuation)
+
     def fit_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]] | None:
         """As `pair`, with as many of the context's last examples as the model reads; None where it reads none."""
-        if isinstance(context, FewShotPrompt) and context.chat:
-            following = self.tokenizer.encode(continuation)
-            fitted = self.fit(context, len(following) - 1)
-            return None if fitted.ids is None else (fitted.ids, following)
-        while True:
-            before, following = self.pair(context, continuation)
-            if len(before) + len(following) - 1 <= self.limit:
-                return before, following
-            if not isinstance(context, FewShotPrompt) or not context.examples:
-                return None
-            context = context.without_first(1)
+        fitted = self.fit_context(context, continuation)
+        return None if fitted.ids is None else self._ids_of(fitted.prompt, continuation)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Of each continuation after its context: its log-likelihood, and whether it is the greedy one."""

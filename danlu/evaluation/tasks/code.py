@@ -1,4 +1,4 @@
-"""HumanEval and MBPP: functions to write, which are run (`danlu/evaluation/judge_code.py`)."""
+"""HumanEval and MBPP: functions to write, which are run (`danlu/evaluation/code_verdict.py`)."""
 
 from pathlib import Path
 

@@ -8,8 +8,7 @@ from danlu.evaluation.tasks.safety import SAFETY
 from danlu.run.errors import UserError
 
 BENCHMARKS = {
-    benchmark.name: benchmark
-    for benchmark in (MMLU, CEVAL, GSM8K, MATH, HUMANEVAL, MBPP, MBPP_0SHOT, BBH, SAFETY)
+    benchmark.name: benchmark for benchmark in (MMLU, CEVAL, GSM8K, MATH, HUMANEVAL, MBPP, MBPP_0SHOT, BBH, SAFETY)
 }
 
 
@@ -19,7 +18,9 @@ def chosen_benchmarks(names: tuple[str, ...], num_shots: int | None) -> list[Ben
     chosen: dict[str, Benchmark] = {}
     for name in names:
         if name not in BENCHMARKS:
-            raise UserError(f"no benchmark is called {name!r}", where="--tasks", mend=f"There are {', '.join(BENCHMARKS)}")
+            raise UserError(
+                f"no benchmark is called {name!r}", where="--tasks", mend=f"There are {', '.join(BENCHMARKS)}"
+            )
         chosen[name] = BENCHMARKS[name]
         if name == "mbpp" and num_shots is None:
             chosen[MBPP_0SHOT.name] = MBPP_0SHOT
