@@ -1,0 +1,140 @@
+"""The stage `benchmarks`: what a model knows and can do, by the field's own benchmarks (recipe sections 6 and 10).
+
+In: a model folder or an endpoint, and the benchmarks' files or the hub. Out, in `results/`: `items/TASK.jsonl`, a line
+for each question (`id`, `subject`, `prompt` as the model really read it, `num_shots`, `replies` or `choices` with their
+log-likelihoods, `gold`, `grades`, `score`), and `table.md`. The harness runs the requests; answered ones are kept.
+
+`figures.json`: `model`, `chat`, `data` (`hub` or `files`), `tasks` (see `results.py`), `published`.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from danlu.evaluation.config import BenchmarksConfig
+from danlu.evaluation.grading import check_sandbox, grader
+from danlu.evaluation.results import published_rows, task_figures, write_items, write_table
+from danlu.evaluation.tasks.questions import Benchmark, Questions, spread
+from danlu.evaluation.tasks.registry import chosen_benchmarks
+from danlu.inference.load import load_for_text
+from danlu.run.errors import UserError
+from danlu.run.files import digest, publish, write_json
+from danlu.run.folder import say
+
+RESULTS = "results"
+
+
+def benchmark(config: BenchmarksConfig) -> Path:
+    """Run the benchmarks; the folder of results. Raises UserError, before the model is asked anything, for missing
+    data, a benchmark that the protocol does not fit, and code that could not be run."""
+    benchmarks = chosen_benchmarks(config.tasks, config.shots)
+    _check_protocol(config, benchmarks)
+    check_sandbox(benchmarks, config.unsafe_code)
+    questions = {each.name: _limited(each.read(config.data), config.limit) for each in benchmarks}
+    lm, name = _model(config)
+    tasks = _tasks(config, benchmarks, questions)
+    found = _run(config, lm, list(tasks.values()))
+    figures: dict[str, Any] = {
+        "model": name,
+        "chat": config.chat,
+        "data": "hub" if config.data is None else "files",
+        "published": published_rows(config.data),
+    }
+    with publish(config.out / RESULTS) as aside:
+        (aside / "items").mkdir(parents=True)
+        records = {
+            task: write_items(aside / "items" / f"{task}.jsonl", each, found, lm) for task, each in tasks.items()
+        }
+        figures["tasks"] = {task: task_figures(each, records[task], found) for task, each in tasks.items()}
+        write_table(aside / "table.md", figures)
+    write_json(config.out / "figures.json", figures)
+    return config.out / RESULTS
+
+
+def _check_protocol(config: BenchmarksConfig, benchmarks: list[Benchmark]) -> None:
+    if not config.chat and (alone := [each.name for each in benchmarks if each.chat_only]):
+        raise UserError(f"{', '.join(alone)} is put as a chat alone", where="--tasks", mend="Add --chat")
+
+
+def _limited(questions: Questions, limit: int) -> Questions:
+    return Questions(
+        items=spread(questions.items, limit), examples=questions.examples, descriptions=questions.descriptions
+    )
+
+
+def _model(config: BenchmarksConfig) -> tuple[Any, str]:
+    """The harness's view of the model, and its name."""
+    quiet_harness()
+    if config.endpoint:
+        from danlu.evaluation.harness.endpoint import EndpointLM
+
+        assert config.endpoint_model
+        return EndpointLM(config.endpoint, config.endpoint_model, config.chat), config.endpoint_model
+    from danlu.evaluation.harness.adapter import DanluLM
+
+    model, tokenizer = load_for_text(config.model, config.device)
+    if config.chat:
+        tokenizer.im_start_id  # noqa: B018  Raises UserError for a tokenizer without the control tokens of a chat.
+        if not has_chat_template(config.model):
+            raise UserError(
+                "this model has no chat template", where=config.model, mend="Leave --chat out, or fine-tune it"
+            )
+    return DanluLM(model, tokenizer, config.model.name), str(config.model)
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a model folder says how a chat is written."""
+    path = folder / "tokenizer_config.json"
+    written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return bool(written.get("chat_template")) or (folder / "chat_template.jinja").is_file()
+
+
+def quiet_harness() -> None:
+    """Keep the harness off the hub where no data is asked of it, and its own lines out of ours."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        import lm_eval  # noqa: F401
+    except ImportError as error:
+        raise UserError("lm-eval is not installed", mend="pip install 'danlu[eval]'") from error
+    for name in ("lm_eval", "lm-eval"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _tasks(config: BenchmarksConfig, benchmarks: list[Benchmark], questions: dict[str, Questions]) -> dict[str, Any]:
+    from danlu.evaluation.harness.task import BenchmarkTask, Protocol
+
+    protocol = Protocol(
+        chat=config.chat,
+        num_shots=config.shots,
+        num_samples=config.num_samples,
+        temperature=config.temperature,
+        seed=config.seed,
+        by_reply=config.endpoint is not None,
+    )
+    grade = grader(config.unsafe_code)
+    return {each.name: BenchmarkTask(each, questions[each.name], protocol, grade) for each in benchmarks}
+
+
+def _run(config: BenchmarksConfig, lm: Any, tasks: list[Any]) -> dict[str, Any]:
+    """The harness's results and samples by task. Requests that were answered before are taken from the cache."""
+    from lm_eval.api.model import CachingLM
+    from lm_eval.evaluator import evaluate
+
+    config.cache.mkdir(parents=True, exist_ok=True)
+    cached = CachingLM(lm, str(config.cache / f"{_cache_name(config)}.db"))
+    with closing(cached.dbdict):
+        say(f"benchmarks: {', '.join(task.benchmark.title for task in tasks)}")
+        loaded = {"tasks": {task.benchmark.name: task for task in tasks}, "groups": {}, "group_map": {}}
+        results = evaluate(lm=cached, task_dict=loaded, bootstrap_iters=0, apply_chat_template=False)  # type: ignore[arg-type]
+    assert results is not None
+    return dict(results)
+
+
+def _cache_name(config: BenchmarksConfig) -> str:
+    """Names the model by its content, so that another one's answers are never taken for its own."""
+    what = f"{config.endpoint} {config.endpoint_model}" if config.endpoint else digest(config.model)
+    return hashlib.sha256(f"{what} {config.chat}".encode()).hexdigest()[:16]

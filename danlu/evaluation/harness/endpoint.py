@@ -1,0 +1,100 @@
+"""Any OpenAI-compatible endpoint as a model of the harness, through the official client.
+
+In: the harness's requests. Out: texts alone: endpoints give no likelihoods of given continuations, so choices are read
+from replies. A request that fails ends the run with what was answered kept; a reply is never made up for it.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+
+from danlu.evaluation.harness.prompt import FewShotPrompt
+from danlu.run.errors import UserError
+from danlu.run.progress import ProgressBar
+
+CONCURRENT = 8
+"""Requests at once. Our choice: as many as a small server answers side by side."""
+
+TRIES = 4
+"""Times a request is made again before it has failed; the client waits longer each time."""
+
+TIMEOUT_S = 600.0
+"""Of a request. Our choice: long replies of slow machines."""
+
+MOST_STOPS = 4
+"""Stop texts that the protocol allows; the reply is cut at the others here."""
+
+
+class EndpointLM(LM):
+    """A model behind an address. `chat` uses `/chat/completions`, else `/completions` is given the plain prompt."""
+
+    def __init__(self, address: str, model: str, chat: bool) -> None:
+        super().__init__()
+        try:
+            from openai import OpenAI
+        except ImportError as error:
+            raise UserError("openai is not installed", mend="pip install 'danlu[eval]'") from error
+        self.address, self.name, self.chat = address, model, chat
+        # Local servers want no key, the client wants one in any case.
+        key = os.environ.get("OPENAI_API_KEY") or "none"
+        self.client = OpenAI(base_url=address, api_key=key, max_retries=TRIES, timeout=TIMEOUT_S)
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.name
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The endpoint's reply to each prompt, in order."""
+        results = [""] * len(requests)
+        with (
+            ProgressBar("replies", total=len(requests), unit="replies") as bar,
+            ThreadPoolExecutor(CONCURRENT) as pool,
+        ):
+            asked = {pool.submit(self._reply, *request.args): number for number, request in enumerate(requests)}
+            try:
+                for future in as_completed(asked):
+                    number = asked[future]
+                    results[number] = future.result()
+                    self.cache_hook.add_partial("generate_until", requests[number].args, results[number])
+                    bar.advance()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return results
+
+    def _reply(self, prompt: str, wanted: dict[str, Any]) -> str:
+        from openai import OpenAIError
+
+        stop = list(wanted.get("until") or ())
+        values = {
+            "model": self.name,
+            "temperature": wanted.get("temperature", 0.0),
+            "max_tokens": wanted.get("max_gen_toks", 256),
+            **({"stop": stop[:MOST_STOPS]} if stop else {}),
+            **({"seed": wanted["seed"]} if "seed" in wanted else {}),
+        }
+        try:
+            if self.chat:
+                plain = [{"role": "user", "content": str(prompt)}]
+                turns: Any = prompt.messages if isinstance(prompt, FewShotPrompt) else plain
+                text = self.client.chat.completions.create(messages=turns, **values).choices[0].message.content
+            else:
+                text = self.client.completions.create(prompt=str(prompt), **values).choices[0].text
+        except OpenAIError as error:
+            raise UserError(
+                f"the endpoint refuses or does not answer: {str(error).strip()[:300]}",
+                where=self.address,
+                mend="Is it running, and does it know this model?",
+            ) from error
+        return min((text.partition(word)[0] for word in stop), key=len, default=text) if text else ""
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Raises UserError: an endpoint gives none."""
+        raise UserError("an endpoint gives no likelihoods of choices", where=self.address)
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Raises UserError: an endpoint gives none."""
+        raise UserError("an endpoint gives no likelihoods of texts", where=self.address)

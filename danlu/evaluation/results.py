@@ -1,0 +1,175 @@
+"""What a run of benchmarks leaves: every question with its verdict, figures for each benchmark, and a table.
+
+`task_figures`: `score` (mean over questions, 0 to 1) and its `stderr`, `questions`, `num_shots` (asked for),
+`shots_used` (number of questions by the number of examples they really had), `refused` (questions that did not fit even
+alone; they count as wrong), `invalid` (share of replies without an answer), `by_subject`, `subject_mean` (every subject
+alike), and of code `pass_at_k`, `repeated` (programs judged again alone).
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from danlu.evaluation.code_verdict import pass_at_k
+from danlu.evaluation.tasks.questions import Item
+from danlu.evaluation.tasks.registry import BENCHMARKS
+from danlu.evaluation.tasks.sources import read_text
+from danlu.run.errors import UserError
+from danlu.run.metrics import read_jsonl
+
+Record = dict[str, Any]
+
+PASS_KS = (1, 10, 100)
+"""The k of pass@k that are reported, as far as there are samples (Chen et al. 2021)."""
+
+
+def write_items(path: Path, task: Any, found: Record, lm: Any) -> list[Record]:
+    """Write a line for each question of a task that the harness has run; the records."""
+    samples = {sample["doc"]["id"]: sample for sample in found["samples"][task.benchmark.name]}
+    records = [_record(task, item, samples[item.id], lm) for item in task.questions.items]
+    with path.open("w", encoding="utf-8") as stream:
+        for record in records:
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return records
+
+
+def _record(task: Any, item: Item, sample: Record, lm: Any) -> Record:
+    prompt, ids, num_shots = _as_read(task, sample["arguments"][0], lm)
+    record: Record = {"id": item.id, "subject": item.subject, "prompt": prompt, "num_shots": num_shots}
+    responses = [responses[0] for responses in sample["resps"]]
+    if task.by_likelihood:
+        letters = task.benchmark.letters
+        record["choices"] = {
+            letter: logprob if logprob > float("-inf") else None
+            for letter, (logprob, _) in zip(letters, responses, strict=True)
+        }
+    else:
+        record["replies"] = responses
+    return {
+        **record,
+        "refused": not ids,
+        "gold": item.gold,
+        "grades": task.grades[item.id],
+        "score": sample["score"],
+    }
+
+
+def _as_read(task: Any, arguments: tuple[Any, Any], lm: Any) -> tuple[str, bool, int | None]:
+    """A prompt as the model really read it, whether it was read at all, and the examples in it."""
+    prompt, wanted = arguments
+    if not hasattr(lm, "fit"):  # An endpoint, which refuses what does not fit.
+        return str(prompt), True, len(prompt.examples)
+    fitted = lm.fit_context(prompt, wanted) if task.by_likelihood else lm.fit_prompt(prompt, wanted)
+    return str(fitted.prompt), fitted.ids is not None, fitted.num_examples
+
+
+def task_figures(task: Any, records: Sequence[Record], found: Record) -> Record:
+    """The figures of one benchmark."""
+    results = found["results"][task.benchmark.name]
+    by_subject: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        by_subject[record["subject"]].append(record["score"])
+    subjects = {subject: fmean(scores) for subject, scores in by_subject.items()}
+    stderr = results.get("score_stderr,none")
+    return {
+        "title": task.benchmark.title,
+        "score": results["score,none"],
+        "stderr": stderr if isinstance(stderr, float) else None,
+        "questions": len(records),
+        "num_shots": task.get_config("num_fewshot"),
+        "shots_used": {str(shots): n for shots, n in sorted(Counter(r["num_shots"] for r in records).items())},
+        "refused": sum(record["refused"] for record in records),
+        "invalid": results["invalid,none"],
+        **({"by_subject": subjects, "subject_mean": fmean(subjects.values())} if len(subjects) > 1 else {}),
+        **(_of_code(records) if task.benchmark.kind == "code" else {}),
+        **(_of_refusals(by_subject) if task.benchmark.kind == "refusal" else {}),
+    }
+
+
+def _of_code(records: Sequence[Record]) -> Record:
+    """pass@k, and how many programs were judged again because they had run out of time beside others."""
+    right = [[bool(grade["score"]) for grade in record["grades"]] for record in records]
+    samples = min(map(len, right))
+    return {
+        "pass_at_k": {
+            str(k): fmean(pass_at_k(len(own), sum(own), k) for own in right) for k in PASS_KS if k <= samples
+        },
+        "repeated": sum(grade.get("repeated", False) for record in records for grade in record["grades"]),
+    }
+
+
+def _of_refusals(by_subject: dict[str, list[float]]) -> Record:
+    """Share of harmful requests declined, and of harmless ones declined."""
+    sides: dict[str, list[float]] = defaultdict(list)
+    for subject, scores in by_subject.items():
+        sides[subject.split("/")[1]] += scores
+    return {"refusal": fmean(sides["harmful"] or [0.0]), "over_refusal": 1 - fmean(sides["harmless"] or [1.0])}
+
+
+def published_rows(data: Path | None) -> Record:
+    """Scores of other models in percent, with their source, from `published.json` where the data has one."""
+    path = data / "published.json" if data else None
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found = json.loads(read_text(path))
+        rows = {str(name): dict(scores) for name, scores in found["base"].items()}
+        return {"source": str(found.get("source", "")), "rows": rows}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"not a table of published scores: {error!r}", where=path, mend="Remove the file") from error
+
+
+def write_table(path: Path, figures: Record) -> None:
+    """The scores in percent beside the published ones, as a Markdown table."""
+    path.write_text("\n".join(table_lines(figures)) + "\n", encoding="utf-8")
+
+
+def table_lines(figures: Record) -> list[str]:
+    """The table's lines; a line of notes below where something was left out, or a share of replies has no answer."""
+    tasks: Record = figures["tasks"]
+    published = figures["published"].get("rows", {})
+    lines = [
+        "| model | " + " | ".join(f"{task['title']} ({task['num_shots']}-shot)" for task in tasks.values()) + " |",
+        "|---|" + "---|" * len(tasks),
+        f"| {Path(figures['model']).parent.name or ''}/{Path(figures['model']).name}".replace("| /", "| ")
+        + " | "
+        + " | ".join(percent(task["score"], task["stderr"]) for task in tasks.values())
+        + " |",
+    ]
+    for name, scores in published.items():
+        shown = [scores.get(BENCHMARKS[task].name) for task in tasks]
+        if any(value is not None for value in shown):
+            cells = ("–" if value is None else f"{value:.1f}" for value in shown)
+            lines.append(f"| {name} (published) | " + " | ".join(cells) + " |")
+    notes = [note for name, task in tasks.items() for note in _notes(name, task)]
+    source = figures["published"].get("source")
+    return [*lines, *([""] if notes or source else []), *notes, *([f"Published: {source}."] if source else [])]
+
+
+def percent(score: float, stderr: float | None) -> str:
+    """A share as percent with its standard error."""
+    return f"{100 * score:.1f}" + ("" if stderr is None else f" ± {100 * stderr:.1f}")
+
+
+def _notes(name: str, task: Record) -> list[str]:
+    fewer = {shots: n for shots, n in task["shots_used"].items() if shots != str(task["num_shots"])}
+    notes = []
+    if fewer:
+        counts = ", ".join(f"{n} with {shots}" for shots, n in fewer.items())
+        notes.append(f"- {name}: fewer examples than {task['num_shots']} in {sum(fewer.values())} prompts ({counts}).")
+    if task["refused"]:
+        notes.append(f"- {name}: {task['refused']} of {task['questions']} questions are too long for the model: wrong.")
+    if task["invalid"]:
+        notes.append(f"- {name}: {100 * task['invalid']:.1f} percent of the replies have no answer: wrong.")
+    return notes
+
+
+def read_results(run: Path) -> dict[str, dict[str, Record]]:
+    """The records of a finished run by benchmark and id. Raises UserError where there is none."""
+    folder = run / "results" / "items"
+    if not folder.is_dir():
+        raise UserError("no results of benchmarks", where=run, mend="Name the --out of a finished `danlu evaluate`")
+    return {path.stem: {record["id"]: record for record in read_jsonl(path)} for path in sorted(folder.glob("*.jsonl"))}
