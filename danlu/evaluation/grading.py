@@ -10,8 +10,8 @@ from functools import partial
 from danlu.evaluation.answers.extract import extract_answer
 from danlu.evaluation.answers.grade import is_right
 from danlu.evaluation.answers.refusals import is_refusal
-from danlu.evaluation.harness.task import Grade, Grader
 from danlu.evaluation.code_verdict import CodeVerdict
+from danlu.evaluation.harness.task import Grade, Grader
 from danlu.evaluation.judge_many import judge_all
 from danlu.evaluation.sandbox import why_refused
 from danlu.evaluation.tasks.questions import Benchmark, Item

@@ -321,7 +321,7 @@ def generate_batch(
     samplings: Items[SamplingConfig] | None = None,
 ) -> list[Sequence]:
     """Continue every prompt to its end, `copies` times each, `max_rows` at a time; results in the prompts' order, those
-    of one prompt together. `tokenizer` and `prefix` as in `Engine`; `samplings` has values of its own for every prompt,
+    of one prompt together. `tokenizer` and `prefix` as in `Engine`, control tokens left out of the text; `samplings` has values of its own for every prompt,
     as in `Engine.admit_all`, none of which may want more tokens than `sampling`."""
     engine = Engine(
         model,
@@ -332,6 +332,7 @@ def generate_batch(
         record=record,
         max_length=max(map(len, prompts), default=0) + sampling.max_new_tokens,
         tokenizer=tokenizer,
+        hidden_ids=tokenizer.special.values() if tokenizer else (),
         prefix=prefix,
     )
     waiting = list(range(len(prompts)))[::-1]

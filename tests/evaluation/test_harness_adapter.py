@@ -1,6 +1,5 @@
 """Our adapter says what the harness's own Hugging Face backend says of the same weights."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ LENGTH = 96
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> Iterator[tuple[DanluLM, Any]]:
+def both(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) -> tuple[DanluLM, Any]:
     """A model made by transformers with our tokenizer, behind both adapters."""
     folder = tmp_path_factory.mktemp("qwen2")
     transformers.set_seed(1)
@@ -43,7 +42,7 @@ def both(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Tokenizer) ->
     assert tokenizer is not None
     fast = transformers.AutoTokenizer.from_pretrained(folder)
     prefix = tokenizer.end_of_text_id  # The harness takes the end of a turn, before which no document was ever trained.
-    yield (
+    return (
         DanluLM(model, tokenizer),
         HFLM(pretrained=theirs, tokenizer=fast, batch_size=4, max_length=LENGTH, prefix_token_id=prefix),
     )
