@@ -7,7 +7,7 @@ mentions the box ("put it in \\boxed") has none by that.
 import re
 
 from danlu.evaluation.answers.boxes import BOX, joined_boxes, last_box
-from danlu.evaluation.answers.number_text import last_number
+from danlu.evaluation.answers.number_text import MOST_STATEMENTS, last_number
 
 STATED = re.compile(
     r"(?:\b(?:final +)?answers?(?: +(?:to|for)\b[^\n.:=]{0,80}?)?(?: +(?:is|are)\b| *[:：])(?! +not\b)"
@@ -50,7 +50,7 @@ def readings(text: str) -> list[str]:
 
 def stated_answer(text: str) -> str | None:
     """What stands behind the last "answer is": a formula, or the rest of the sentence."""
-    for stated in reversed(list(STATED.finditer(text))[-20:]):
+    for stated in reversed(list(STATED.finditer(text))[-MOST_STATEMENTS:]):
         rest = HOPE.sub("", stated[1]).strip()
         formula = FORMULA.match(rest)
         if formula and not re.match(r"\s*(?:and|or|,|和|或)\s*\$", rest[formula.end() :]):

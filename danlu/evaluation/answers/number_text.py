@@ -33,10 +33,12 @@ MARKED = re.compile(r"####[ \t]*([^\n]*)")
 OF_WHAT = r"(?:[ \t]+(?:to|for)\b[^\n.:=]{0,80}?)?"
 STATED = re.compile(
     rf"(?:\banswers?\b{OF_WHAT}(?:[ \t]+(?:is|are|was|would be|will be|should be|must be)\b(?![ \t]+not\b)"
-    r"|[ \t]*(?P<colon>[:=]))|答案?(?:应该|应当|应)?(?:是|为|(?P<colon_zh>[:：])))[ \t]*:?\s*(?=(?P<rest>[^\n]{0,300}))",
+    r"|[ \t]*(?P<colon>[:=]))|答案?(?:应该|应当|应)?(?:是|为|(?P<colon_zh>[:：]))) *:?\s*(?=(?P<rest>[^\n]{0,300}))",
     re.IGNORECASE,
 )
 """The answer, said to be one, and the rest of its line; in that, another cue may follow."""
+MOST_STATEMENTS = 50
+"""How many of the last statements are looked at. Our choice: a reply has one to three."""
 FILLER = re.compile(r"(?:about|approximately|exactly|only|大约|约)\s+", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[!?;](?:\s|$)|\.(?!\d)(?:\s|$)|;")
 
@@ -54,7 +56,7 @@ def stated_number(reply: str) -> str | None:
     if box is not None and (number := last_number(box)):
         return number
     text = undecorated(text)
-    for stated in reversed(list(STATED.finditer(text))):
+    for stated in reversed(list(STATED.finditer(text))[-MOST_STATEMENTS:]):
         sentence = FILLER.sub("", SENTENCE_END.split(stated["rest"], maxsplit=1)[0], count=1)
         # Behind a colon may come the whole reasoning: a number counts only where it comes first.
         if (stated["colon"] or stated["colon_zh"]) and not NUMBER.match(sentence) and not NUMERAL.match(sentence):
