@@ -241,7 +241,7 @@ def test_code_is_the_last_block_or_the_reply_itself(task: str, reply: str, code:
 def test_an_unknown_task_is_refused_with_the_known_ones() -> None:
     for task in ("gsm9k", "bbh_chess", "", "safety"):
         with pytest.raises(
-            ValueError, match="unknown task .* known are bbh, ceval, gsm8k, math, mmlu, humaneval, mbpp"
+            ValueError, match=r"unknown task .* known are bbh, ceval, gsm8k, math, mmlu, humaneval, mbpp"
         ):
             extract_answer(task, "5")
     with pytest.raises(ValueError, match="judge_code"):
