@@ -58,6 +58,7 @@ def run(config: Run) -> None:
         model = config.out / stage / "model"
         if model.is_dir():
             print(f"Talk to the model: {sys.argv[0]} chat {model}")
+            print(f"Serve it:          {sys.argv[0]} serve {model}")
             break
 
 

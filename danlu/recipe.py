@@ -12,7 +12,7 @@ from typing import Any
 
 from danlu.conversations.config import ComparisonsConfig, ConversationsConfig
 from danlu.corpus.config import CorpusConfig, FetchConfig
-from danlu.evaluation.config import EvaluateConfig
+from danlu.evaluation.config import BenchmarksConfig, EvaluateConfig
 from danlu.inference.config import SampleConfig
 from danlu.report.config import ReportConfig
 from danlu.run.errors import UserError
@@ -54,6 +54,8 @@ class Recipe:
     """An option beside PPO, not part of a run: `danlu dpo --recipe FILE`."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """What it has learnt."""
+    benchmarks: BenchmarksConfig = field(default_factory=BenchmarksConfig)
+    """The field's own benchmarks; part of a run where `data` names their files, or the stage is asked for by name."""
     report: ReportConfig = field(default_factory=ReportConfig)
     """The story of the run."""
 
@@ -177,5 +179,6 @@ STAGES = (
             "conversations": "conversations/conversations",
         },
     ),
+    Stage("benchmarks", "danlu.evaluation.benchmark:benchmark", {"model": "ppo/model"}),
 )
 """All stages in order. The report is not among them: it is drawn anew at the end of every run."""

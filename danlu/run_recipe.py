@@ -31,7 +31,8 @@ def plan(recipe: Recipe, out: Path, only: tuple[str, ...] = ()) -> list[tuple[st
 
 
 def chosen(recipe: Recipe, only: tuple[str, ...]) -> list[Stage]:
-    """The stages named, all when none is, but no fetching where the recipe names a folder of the user's own.
+    """The stages named, all when none is, but no fetching where the recipe names a folder of the user's own, and no
+    benchmarks where it names no data for them.
 
     UserError for an unknown name.
     """
@@ -39,5 +40,9 @@ def chosen(recipe: Recipe, only: tuple[str, ...]) -> list[Stage]:
     for name in only:
         if name not in names:
             raise UserError(f"unknown stage `{name}`", mend=f"The stages are {', '.join(names)}")
-    own = recipe.corpus.input != CorpusConfig().input
-    return [stage for stage in STAGES if (stage.name in only if only else not (own and stage.name == "fetch"))]
+    left_out = set()
+    if recipe.corpus.input != CorpusConfig().input:
+        left_out.add("fetch")
+    if recipe.benchmarks.data is None:
+        left_out.add("benchmarks")
+    return [stage for stage in STAGES if (stage.name in only if only else stage.name not in left_out)]

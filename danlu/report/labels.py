@@ -17,6 +17,7 @@ STAGES: dict[str, Label] = {
     "reward": ("Reward model", "奖励模型"),
     "ppo": ("PPO", "强化学习"),
     "evaluate": ("Evaluation", "评测"),
+    "benchmarks": ("Benchmarks", "基准测试"),
 }
 
 LANGUAGES: dict[str, Label] = {

@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 
-from danlu.report import alignment, chapters, comparisons, learning, reproduce, rewards
+from danlu.report import alignment, benchmarks, chapters, comparisons, learning, reproduce, rewards
 from danlu.report.config import ReportConfig
 from danlu.report.formatting import FILTERS
 from danlu.report.headline import headline
@@ -53,7 +53,12 @@ CHAPTERS = (
     Chapter("reward", rewards.reward_models, while_running=True, also=("pmp",)),
     Chapter("ppo", alignment.proximal_policy, while_running=True),
     Chapter("evaluate", learning.evaluation),
+    Chapter("benchmarks", benchmarks.benchmarks),
 )
+
+
+OPTIONAL = {"benchmarks"}
+"""Stages that a run need not have."""
 
 
 def write_report(run: Path, stages: Sequence[str], config: ReportConfig) -> Path:
@@ -90,7 +95,11 @@ def context(run: Path, stages: Sequence[str], summary: Figures, config: ReportCo
         "run": run.name,
         "headline": headline(summary),
         "chapters": shown(run, summary, begun),
-        "missing": [(label(STAGES, stage), stage in begun) for stage in stages if stage not in summary],
+        "missing": [
+            (label(STAGES, stage), stage in begun)
+            for stage in stages
+            if stage not in summary and (stage in begun or stage not in OPTIONAL)
+        ],
         "cost": reproduce.cost(summary),
         "recipes": reproduce.recipes(run, stages),
         "chat": next((stage for stage in ("ppo", "sft") if (run / stage / "model").is_dir()), None),

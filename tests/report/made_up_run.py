@@ -108,6 +108,16 @@ FIGURES: dict[str, Any] = {
             "sampled_accuracy": {"before": 0.812, "after": 0.894},
         },
     },
+    "benchmarks": {
+        "model": ATTACK, "chat": True, "data": "files",
+        "tasks": {
+            "mmlu": {
+                "title": "MMLU", "score": 0.4321, "stderr": 0.0123, "questions": 90, "num_shots": 5,
+                "shots_used": {"5": 60, "2": 30}, "refused": 7, "invalid": 0.25,
+            },
+        },
+        "published": {"source": ATTACK, "rows": {"Qwen-7B": {"mmlu": 58.2}, ATTACK: {"mmlu": None}}},
+    },
 }  # fmt: skip
 
 

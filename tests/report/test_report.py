@@ -54,7 +54,7 @@ def test_samples_carry_their_marks_and_the_answer_wanted(tmp_path: Path) -> None
     assert marks == ["wrong", "right"]
 
 
-@pytest.mark.parametrize("count", range(len(NAMES)))
+@pytest.mark.parametrize("count", range(len(NAMES) - 1))  # The benchmarks, the last, are no part that lacks.
 def test_a_part_of_a_run_is_told_as_far_as_it_goes(tmp_path: Path, count: int) -> None:
     page = draw(make_run(tmp_path, NAMES[:count]))
     assert "Only part of the run is done." in page.text
@@ -114,3 +114,14 @@ def test_drawn_again_the_page_is_the_same_and_no_half_page_stays_behind(tmp_path
     draw(tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
     assert not list(tmp_path.glob(".*partial"))
+
+
+def test_benchmarks_stand_beside_published_scores_with_what_was_left_out(tmp_path: Path) -> None:
+    text = draw(make_run(tmp_path, NAMES)).text
+    for shown in ("43.2%", "± 1.2%", "58.2%", "2: 30", "7 of 90 questions too long", "25.0% of the replies"):
+        assert shown in text, shown
+
+
+def test_a_run_without_benchmarks_does_not_miss_them(tmp_path: Path) -> None:
+    text = draw(make_run(tmp_path, [name for name in NAMES if name != "benchmarks"])).text
+    assert "Benchmarks" not in text
