@@ -129,7 +129,7 @@ def _run(config: BenchmarksConfig, lm: Any, tasks: list[Any]) -> dict[str, Any]:
     with closing(cached.dbdict):
         say(f"benchmarks: {', '.join(task.benchmark.title for task in tasks)}")
         loaded = {"tasks": {task.benchmark.name: task for task in tasks}, "groups": {}, "group_map": {}}
-        results = evaluate(lm=cached, task_dict=loaded, bootstrap_iters=0, apply_chat_template=False)  # type: ignore[arg-type]
+        results = evaluate(lm=cached, task_dict=loaded, bootstrap_iters=1, apply_chat_template=False)  # type: ignore[arg-type]
     assert results is not None
     return dict(results)
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from math import comb
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pytest
@@ -66,6 +67,8 @@ def test_a_run_leaves_every_question_its_score_and_a_table(tmp_path: Path, folde
     figures = json.loads((tmp_path / "out" / "figures.json").read_text("utf-8"))
     mmlu = figures["tasks"]["mmlu"]
     assert mmlu["score"] == pytest.approx(sum(record["score"] for record in records) / 16)
+    scores = [record["score"] for record in records]
+    assert mmlu["stderr"] == pytest.approx(stdev(scores) / 4), "the standard error of a mean over 16 questions"
     assert mmlu["shots_used"] == {"3": 16}, "there are three examples, and five were asked for"
     assert mmlu["subject_mean"] == pytest.approx(sum(mmlu["by_subject"].values()) / 2)
     table = (results / "table.md").read_text("utf-8")

@@ -85,7 +85,7 @@ MBPP = Benchmark(
 )
 MBPP_0SHOT = Benchmark(
     name="mbpp_0shot",
-    title="MBPP, 0-shot",
+    title="MBPP",
     num_shots=0,
     kind="code",
     read=read_mbpp,
