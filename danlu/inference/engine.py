@@ -322,7 +322,7 @@ def generate_batch(
 ) -> list[Sequence]:
     """Continue every prompt to its end, `copies` times each, `max_rows` at a time; results in the prompts' order, those
     of one prompt together. `tokenizer` and `prefix` as in `Engine`, control tokens left out of the text; `samplings`
-    has values of its own for every prompt, as in `Engine.admit_all`, none of which wants more tokens than `sampling`."""
+    has values for every prompt, as in `Engine.admit_all`, none of which wants more tokens than `sampling`."""
     engine = Engine(
         model,
         stop_ids,
