@@ -87,11 +87,13 @@ def evaluate(config: Evaluate) -> None:
     from danlu.run.folder import run_stage
 
     wanted = config.benchmarks
-    if config.model is None and not wanted.endpoint:
-        raise UserError("no model is named", where="danlu evaluate", mend="Name its folder, or an --endpoint")
+    if (config.model is None) == (wanted.endpoint is None):
+        raise UserError(
+            "needs a model folder or an endpoint, one of the two", where="danlu evaluate", mend="Name one, not both"
+        )
     # Task names may be separated by commas, as the field writes them, as well as by blanks.
     tasks = tuple(name for word in wanted.tasks for name in word.split(",") if name)
-    wanted = replace(wanted, tasks=tasks, model=config.model or wanted.model)
+    wanted = replace(wanted, tasks=tasks, model=None if wanted.endpoint else config.model)
     results = run_stage("benchmarks", wanted, benchmark)
     print((results / "table.md").read_text(encoding="utf-8"), end="")
     print(f"Every question with its reply: {results / 'items'}", file=sys.stderr)

@@ -76,6 +76,7 @@ def _model(config: BenchmarksConfig) -> tuple[Any, str]:
         return EndpointLM(config.endpoint, config.endpoint_model, config.chat), config.endpoint_model
     from danlu.evaluation.harness.adapter import DanluLM
 
+    assert config.model
     model, tokenizer = load_for_text(config.model, config.device)
     if config.chat:
         tokenizer.im_start_id  # noqa: B018  Raises UserError for a tokenizer without the control tokens of a chat.
@@ -96,6 +97,7 @@ def has_chat_template(folder: Path) -> bool:
 def quiet_harness() -> None:
     """Keep the harness off the hub where no data is asked of it, and its own lines out of ours."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # Our own bars tell more.
     try:
         import lm_eval  # noqa: F401
     except ImportError as error:
@@ -110,6 +112,7 @@ def _tasks(config: BenchmarksConfig, benchmarks: list[Benchmark], questions: dic
     protocol = Protocol(
         chat=config.chat,
         num_shots=config.shots,
+        max_new_tokens=config.max_new_tokens,
         num_samples=config.num_samples,
         temperature=config.temperature,
         seed=config.seed,
@@ -136,5 +139,5 @@ def _run(config: BenchmarksConfig, lm: Any, tasks: list[Any]) -> dict[str, Any]:
 
 def _cache_name(config: BenchmarksConfig) -> str:
     """Names the model by its content, so that another one's answers are never taken for its own."""
-    what = f"{config.endpoint} {config.endpoint_model}" if config.endpoint else digest(config.model)
+    what = digest(config.model) if config.model else f"{config.endpoint} {config.endpoint_model}"
     return hashlib.sha256(f"{what} {config.chat}".encode()).hexdigest()[:16]

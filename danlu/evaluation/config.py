@@ -64,8 +64,8 @@ class EvaluateConfig:
 class BenchmarksConfig:
     """Benchmarks of a model through lm-evaluation-harness."""
 
-    model: Path = Path("runs/ppo/model")
-    """Model folder."""
+    model: Path | None = Path("runs/ppo/model")
+    """Model folder; None where an endpoint is asked."""
 
     endpoint: str | None = None
     """Address of an OpenAI-compatible endpoint to ask instead, such as http://127.0.0.1:8000/v1; a key is taken from
@@ -95,6 +95,9 @@ class BenchmarksConfig:
     limit: int = 0
     """Questions of each benchmark, evenly over its subjects; 0 for all."""
 
+    max_new_tokens: int = 0
+    """Tokens of a reply at most; 0 for each benchmark's own number. A short model gets a quarter of what it reads."""
+
     num_samples: int = 1
     """Replies to each question, for pass@k; more than 1 needs a temperature."""
 
@@ -113,7 +116,7 @@ class BenchmarksConfig:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ValueError("tasks names no benchmark")
-        for name, least in (("limit", 0), ("num_samples", 1), ("temperature", 0)):
+        for name, least in (("limit", 0), ("max_new_tokens", 0), ("num_samples", 1), ("temperature", 0)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.shots is not None and self.shots < 0:

@@ -85,7 +85,7 @@ class EndpointLM(LM):
                 text = self.client.completions.create(prompt=str(prompt), **values).choices[0].text
         except OpenAIError as error:
             raise UserError(
-                f"the endpoint refuses or does not answer: {str(error).strip()[:300]}",
+                f"the endpoint refuses or does not answer: {str(error).strip().rstrip('.')[:300]}",
                 where=self.address,
                 mend="Is it running, and does it know this model?",
             ) from error

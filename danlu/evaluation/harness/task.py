@@ -18,6 +18,9 @@ from danlu.evaluation.tasks.questions import Benchmark, Item, Questions
 Grade = dict[str, Any]
 """Of one reply: `score` (0 or 1), `invalid` (no answer in it), `answer`, and `reason` where a program has failed."""
 
+CHOICE_TOKENS = 16
+"""Tokens in which a base model behind an endpoint has to name an option. Our choice."""
+
 Grader = Callable[[Benchmark, Sequence[tuple[Item, str]]], list[Grade]]
 
 
@@ -28,6 +31,8 @@ class Protocol:
     chat: bool = False
     num_shots: int | None = None
     """Examples; the benchmark's own number for None."""
+    max_new_tokens: int = 0
+    """Tokens of a reply at most; the benchmark's own number for 0."""
     num_samples: int = 1
     """Replies to each question."""
     temperature: float = 0.0
@@ -110,9 +115,10 @@ class BenchmarkTask(Task):
     def generation(self, number: int) -> dict[str, Any]:
         """How reply `number` to a question is generated, in the harness's words."""
         benchmark, protocol = self.benchmark, self.protocol
+        own = benchmark.chat_max_new_tokens if protocol.chat else benchmark.max_new_tokens
         made = {
             "until": [] if protocol.chat else list(benchmark.stop),
-            "max_gen_toks": (benchmark.chat_max_new_tokens if protocol.chat else benchmark.max_new_tokens) or 16,
+            "max_gen_toks": protocol.max_new_tokens or own or CHOICE_TOKENS,
             "temperature": protocol.temperature,
         }
         # A seed of its own for every reply, so that each of them can be kept and found again.
