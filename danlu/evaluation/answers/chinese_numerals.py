@@ -1,4 +1,4 @@
-"""Chinese numerals as digits: 三十五, 一百零二, 负三, 三点一四, 二分之一, 百分之二十.
+"""Chinese numerals as digits: 三十五, 一百零二, 负三, 三点一四, 二分之一, 百分之二十, 三又二分之一.
 
 In: a text that is one numeral. Out: its value; None for any other text.
 """
@@ -10,7 +10,7 @@ DIGITS = {digit: value for value, digit in enumerate("零一二三四五六七�
 UNITS = {"十": 10, "百": 100, "千": 1_000}
 MYRIADS = {"万": 10_000, "亿": 100_000_000}
 
-NUMERAL = re.compile(rf"[{''.join([*DIGITS, *UNITS, *MYRIADS])}点负分之]{{1,40}}")
+NUMERAL = re.compile(rf"[{''.join([*DIGITS, *UNITS, *MYRIADS])}点负分之又]{{1,40}}")
 """What a numeral is written with. Our choice of length: longer ones are text."""
 
 
@@ -21,6 +21,9 @@ def chinese_value(text: str) -> Fraction | None:
     if text.startswith("负"):
         value = chinese_value(text[1:])
         return None if value is None else -value
+    whole, mixed, part = text.partition("又")
+    if mixed:
+        return _sum(chinese_value(whole), chinese_value(part))
     below, divides, above = text.partition("分之")
     if divides:
         return _quotient(chinese_value(above), Fraction(100) if below == "百" else chinese_value(below))
@@ -30,6 +33,10 @@ def chinese_value(text: str) -> Fraction | None:
         return value
     places = _digits(decimals)
     return None if places is None else value + Fraction(int(places), 10 ** len(places))
+
+
+def _sum(whole: Fraction | None, part: Fraction | None) -> Fraction | None:
+    return whole + part if whole is not None and part is not None else None
 
 
 def _quotient(above: Fraction | None, below: Fraction | None) -> Fraction | None:
@@ -48,7 +55,7 @@ def _whole(text: str) -> Fraction | None:
     places = _digits(text)
     if places is not None:
         return Fraction(int(places))
-    if not text or any(sign in "点负分之" for sign in text):
+    if not text or any(sign in "点负分之又" for sign in text):
         return None
     total, below_myriad, digit = 0, 0, 0
     for sign in text:

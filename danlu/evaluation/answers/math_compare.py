@@ -70,7 +70,7 @@ def decided(one: str, other: str, *, by_text: bool = True) -> bool | None:
         return _same_time(first, second)
     if IN_BASE.fullmatch(first.value) or IN_BASE.fullmatch(second.value):
         return key(first.value) == key(second.value)
-    return _same_text(one, other)
+    return _same_text(first.value, second.value)
 
 
 def _same_time(one: Quantity, other: Quantity) -> bool:

@@ -25,6 +25,8 @@ NAME = re.compile(
 )
 """What may stand before "=" without being part of the answer: x, x_1, f(x), \\theta, AB, \\angle ABC, (x,y)."""
 PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])|\\mp(?![A-Za-z])")
+OPTIONS = re.compile(r"[A-Z](?:\s+and\s+[A-Z])+")
+REALS = (r"\mathbb{R}", r"\mathbb R", r"\R")
 MOST_SIGNS = 3
 """Plus-minus signs of one value that are written out. Our choice: eight values."""
 
@@ -72,6 +74,8 @@ def forms(text: str) -> list[Form]:
 def form_of(text: str) -> Form:
     """The form of a text."""
     text = _unwrapped(text.strip())
+    if text in REALS:
+        return Form("()", text, (Form("value", r"-\infty"), Form("value", r"\infty")))
     parts, separators = split(text, COMMA)
     parts = [part for part in parts if part]
     if len(parts) > 1:
@@ -91,15 +95,17 @@ def form_of(text: str) -> Form:
 
 
 def _unwrapped(text: str) -> str:
-    """A text without the braces, or the \\text, that hold all of it."""
-    while found := re.fullmatch(r"(?:\{([^{}]*)\}|\\text\{([^{}]*)\})", text):
-        inner = (found[1] if found[1] is not None else found[2]).strip()
-        if found[2] is not None and not (re.search(r"[,;]", inner) or re.fullmatch(r"\(\w\)", inner)):
-            break
-        # A list of texts stays one of texts.
-        text = ",".join(rf"\text{{{part.strip()}}}" for part in re.split(r"[,;]", inner)) if found[2] else inner
-        if found[2] is not None:
-            return rf"\text{{{inner.strip('()')}}}" if re.fullmatch(r"\(\w\)", inner) else text
+    r"""A text without the braces, or the \text, that hold all of it; a list of texts becomes texts in a list."""
+    while found := re.fullmatch(r"\{([^{}]*)\}", text):
+        text = found[1].strip()
+    words = re.fullmatch(r"\\text\{([^{}]*)\}", text)
+    if words is None:
+        return text
+    inner = words[1].strip()
+    if option := re.fullmatch(r"\((\w)\)", inner):
+        return rf"\text{{{option[1]}}}"
+    if re.search(r"[,;]", inner) or OPTIONS.fullmatch(inner):
+        return ",".join(rf"\text{{{part.strip()}}}" for part in re.split(r"[,;]|\band\b", inner) if part.strip())
     return text
 
 

@@ -35,14 +35,16 @@ TRAILING = [
         rf"|[ap]\.\s?m\.?|(?:[A-Za-z]{{4,}}[\s-]*){{1,4}}){POWER}\s*$",
         re.IGNORECASE,
     ),
-    re.compile(r"(?<=\d)\s+(?P<unit>[msghL])\s*$"),
+    re.compile(rf"(?<=\d)\s+(?P<unit>[msghL]){POWER}\s*$"),
     re.compile(r"(?<=[\d)}\]])\s*(?P<unit>[\u4e00-\u9fff]{1,6})\s*$"),
 ]
 """How a unit stands at the end of a value."""
 NO_UNITS = re.compile(r"\b(?:and|or|where|for|if|when|with|sqrt|base|mod|th|st|nd|rd)\b|[万亿]", re.IGNORECASE)
 
 NUMBER = r"\d[\d,]*(?:\.\d*)?|\.\d+"
-PLAIN = re.compile(rf"(?P<sign>[+-]?)\s*(?P<number>{NUMBER})(?:\s*/\s*(?P<below>\d+))?")
+PLAIN = re.compile(rf"(?P<sign>[+-]?)\s*(?P<number>(?:{NUMBER})(?:[eE][+-]?\d{{1,2}})?)(?:\s*/\s*(?P<below>\d+))?")
+SPACED = re.compile(r"-?\d{1,3}(?: \d{3})+")
+REPEATING = re.compile(r"(?P<sign>-?)(?P<whole>\d*)\.(?P<places>\d*)\\overline\{(?P<period>\d+)\}")
 QUOTIENT = re.compile(
     rf"(?P<sign>[+-]?)\s*\\frac\{{\s*(?P<sign2>-?)\s*(?P<above>{NUMBER})\s*\}}\{{\s*(?P<sign3>-?)\s*(?P<below>{NUMBER})\s*\}}"
 )
@@ -101,6 +103,10 @@ def exact_value(text: str) -> Fraction | None:
     text = text.strip()
     while text.startswith("{") and text.endswith("}") and text.count("{") == 1:
         text = text[1:-1].strip()
+    if SPACED.fullmatch(text):
+        text = text.replace(" ", "")
+    if found := REPEATING.fullmatch(text):
+        return _repeating(found)
     if found := PLAIN.fullmatch(text):
         if "," in found["number"] and not THOUSANDS.fullmatch(found["number"]):
             return None
@@ -114,6 +120,14 @@ def exact_value(text: str) -> Fraction | None:
             return None
         return -(whole + part) if found["sign"] else whole + part
     return chinese_value(text)
+
+
+def _repeating(found: re.Match[str]) -> Fraction:
+    """0.1666…, with a line over the digits that go on."""
+    places, period = found["places"], found["period"]
+    value = Fraction(int(f"0{found['whole']}{places}"), 10 ** len(places))
+    value += Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(places))
+    return -value if found["sign"] else value
 
 
 def _signed(signs: str, above: str, below: str) -> Fraction | None:

@@ -14,8 +14,8 @@ from danlu.evaluation.answers.math_forms import forms
 from danlu.evaluation.answers.math_text import canonical, is_simple, key
 from danlu.evaluation.answers.worker_pool import MOST_WORKERS, ask, require_math_verify
 
-TIMEOUT_S = 5.0
-"""Seconds for a pair; one that takes longer is not equal. Our choice: MATH's slowest gold takes under two."""
+CPU_S = 5.0
+"""CPU seconds for a pair; one that takes longer is not equal. Our choice: MATH's slowest gold takes half of one."""
 
 
 def math_equal(reply: str, gold: str) -> bool:
@@ -50,4 +50,4 @@ def _equal(reply: str, gold: str) -> bool:
 def computed_equal(reply: str, gold: str, *, by_text: bool = True) -> bool:
     """Whether two canonical texts are equal as the process computes them; without `by_text` also where they are the
     same formula, so that a test can see that every gold is understood."""
-    return bool(ask({"reply": reply, "gold": gold, "by_text": by_text}, TIMEOUT_S))
+    return bool(ask({"reply": reply, "gold": gold, "by_text": by_text}, CPU_S))

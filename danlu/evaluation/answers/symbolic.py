@@ -72,10 +72,6 @@ def same_expressions(one: str, other: str) -> bool:
     if first is None or second is None:
         return False
     if isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr):
-        if (first.free_symbols or second.free_symbols) and first.free_symbols != second.free_symbols:
-            first, second = first.simplify(), second.simplify()
-            if first.free_symbols != second.free_symbols:
-                return False
         computed = same_everywhere(first, second)
         if computed is False and not first.free_symbols and not second.free_symbols:
             return _rounded(one, second) or _rounded(other, first)
@@ -89,7 +85,7 @@ def read(latex: str) -> Any:
     latex = MIXED.sub(_sum_of_mixed, latex)
     if r"\cos" in latex or r"\sin" in latex or r"\tan" in latex:
         latex = re.sub(r"(\d+(?:\.\d+)?)\s*\^\\circ", r"(\\frac{\1\\pi}{180})", latex)
-    if re.search(r"\$|\d\s+\d|:|[\u4e00-\u9fff]", latex) or any(
+    if re.search(r"\$|(?<![_\d])\d+\s+\d|:|[\u4e00-\u9fff]", latex) or any(
         len(power) > 5 or int(power) > BIGGEST_EXPONENT for power in re.findall(r"\^\s*\{?\s*-?(\d+)", latex)
     ):
         return None

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +26,11 @@ START_S = 120.0
 """Seconds in which a process has to be ready. Our choice: it takes one or two where nothing else runs."""
 
 MOST_WORKERS = max(1, min(4, os.cpu_count() or 1))
+WALL_FACTOR = 6.0
+"""Wall time of a pair: so many times its CPU time. Our choice, as for programs in the sandbox: a busy machine must not
+change a verdict."""
+
+MODULE = "danlu.evaluation.answers.worker"
 ROOT = Path(__file__).parents[3]
 """The folder that the package lies in."""
 
@@ -39,13 +45,17 @@ def require_math_verify() -> None:
         raise UserError("math-verify is not installed", mend="pip install 'danlu[eval]'")
 
 
+class WorkerEnded(Exception):
+    """The process is no longer there."""
+
+
 class Worker:
     """One process."""
 
     def __init__(self) -> None:
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "danlu.evaluation.answers.worker"],
+            [sys.executable, "-P", "-m", MODULE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -53,21 +63,25 @@ class Worker:
             # A Ctrl-C at the terminal is for the program alone.
             start_new_session=True,
         )
-        if self._line(START_S) is None:
+        try:
+            ready = self._line(START_S)
+        except WorkerEnded:
+            ready = None
+        if ready is None:
             self.end()
-            raise RuntimeError(
-                "the process that compares answers does not start: python -m danlu.evaluation.answers.worker"
-            )
+            raise RuntimeError(f"the process that compares answers does not start: python -m {MODULE}")
 
-    def ask(self, request: Mapping[str, Any], timeout_s: float) -> bool | None:
-        """The verdict; None where the process has died over it or the time was over."""
+    def ask(self, request: Mapping[str, Any], cpu_s: float) -> bool | None:
+        """The verdict; None where `cpu_s` CPU seconds were not enough for it. Raises WorkerEnded."""
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.write(json.dumps({**request, "cpu_s": cpu_s}).encode() + b"\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            return None
-        line = self._line(timeout_s)
+            line = self._line(WALL_FACTOR * cpu_s)
+        except (BrokenPipeError, WorkerEnded):
+            if self.process.wait() == -signal.SIGXCPU:
+                return None
+            raise WorkerEnded from None
         return None if line is None else bool(json.loads(line))
 
     def _line(self, timeout_s: float) -> bytes | None:
@@ -80,7 +94,7 @@ class Worker:
                     return None
                 read = os.read(self.process.stdout.fileno(), 4096)
                 if not read:
-                    return None
+                    raise WorkerEnded
                 line += read
         return line
 
@@ -101,20 +115,31 @@ class Pool:
         self.lock = threading.Lock()
         self.room = threading.BoundedSemaphore(MOST_WORKERS)
 
-    def ask(self, request: Mapping[str, Any], timeout_s: float) -> bool | None:
-        """The verdict of any process. One that gives none is ended."""
+    def ask(self, request: Mapping[str, Any], cpu_s: float) -> bool | None:
+        """The verdict of any process. One that gives none is ended.
+
+        Where a process ended by itself the pair is asked once more: it may have been killed before it read the pair.
+        """
         with self.room:
-            worker = self._idle() or Worker()
-            verdict: bool | None = None
             try:
-                verdict = worker.ask(request, timeout_s)
-            finally:
-                # Also after an interrupt: the next pair must not read this one's verdict.
-                if verdict is None:
-                    worker.end()
+                return self._ask(self._idle() or Worker(), request, cpu_s)
+            except WorkerEnded:
+                with contextlib.suppress(WorkerEnded):
+                    return self._ask(Worker(), request, cpu_s)
+        return None
+
+    def _ask(self, worker: Worker, request: Mapping[str, Any], cpu_s: float) -> bool | None:
+        verdict: bool | None = None
+        try:
+            verdict = worker.ask(request, cpu_s)
+        finally:
+            # Also after an interrupt: the next pair must not read this one's verdict.
+            if verdict is None:
+                worker.end()
+        if verdict is not None:
             with self.lock:
-                self.idle.append(worker) if verdict is not None else None
-            return verdict
+                self.idle.append(worker)
+        return verdict
 
     def _idle(self) -> Worker | None:
         with self.lock:
@@ -145,6 +170,6 @@ os.register_at_fork(after_in_child=_after_fork)
 atexit.register(lambda: POOL.close())
 
 
-def ask(request: Mapping[str, Any], timeout_s: float) -> bool | None:
-    """The verdict of a process of this program's pool."""
-    return POOL.ask(request, timeout_s)
+def ask(request: Mapping[str, Any], cpu_s: float) -> bool | None:
+    """The verdict of a process of this program's pool; None where it takes more than `cpu_s` CPU seconds."""
+    return POOL.ask(request, cpu_s)
