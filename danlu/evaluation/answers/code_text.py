@@ -5,7 +5,7 @@ import re
 import textwrap
 
 from danlu.evaluation.answers.reply_text import without_thoughts
-from danlu.evaluation.code_reply import BEGINS_CODE, END_TOKENS, FENCE, code_in_prose, parses
+from danlu.evaluation.code_reply import BEGINS_CODE, END_TOKENS, FENCE, code_in_prose, parsed, parses
 
 STATEMENTS = (ast.Return, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.For, ast.While, ast.If, ast.With, ast.Try)
 """What a function's body has; a text of one word parses, too, but has none of them."""
@@ -39,4 +39,4 @@ def _is_body(text: str) -> bool:
     program = f"def body():\n{indented}\n"
     if not parses(program):
         return False
-    return any(isinstance(node, (*STATEMENTS, ast.Call)) for node in ast.walk(ast.parse(program)))
+    return any(isinstance(node, (*STATEMENTS, ast.Call)) for node in ast.walk(parsed(program)))

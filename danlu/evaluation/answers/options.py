@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from danlu.evaluation.answers.boxes import last_box
+from danlu.evaluation.answers.number_text import MOST_STATEMENTS
 from danlu.evaluation.answers.reply_text import undecorated
 
 BEHIND_A = "because|since|as|for|and|which|is|but|so|by|due|given|while|with|from|based|not|in|option|choice|that"
@@ -100,7 +101,7 @@ def _before_invented_options(text: str, letters: str) -> str:
 def _stated(text: str, letters: str) -> str | None:
     """The last option that is said to be the answer and not rejected."""
     found: list[tuple[int, str]] = []
-    for cue in CUE.finditer(text):
+    for cue in list(CUE.finditer(text))[-MOST_STATEMENTS:]:
         option = _option_at(text, cue.end(), letters) or _bracketed_in_sentence(text, cue.end(), letters)
         if option:
             found.append((cue.end(), option))
