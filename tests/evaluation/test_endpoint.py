@@ -1,0 +1,93 @@
+"""Any OpenAI-compatible endpoint is asked what a local model is asked; what it refuses ends the run in one line."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+pytest.importorskip("openai", reason="openai is not installed")
+
+from lm_eval.api.instance import Instance
+
+from danlu.evaluation.harness.endpoint import EndpointLM
+from danlu.evaluation.harness.prompt import FewShotPrompt
+from danlu.run.errors import UserError
+
+WANTED = {"until": ["STOP", "##", "@@", "%%", "END"], "max_gen_toks": 5, "temperature": 0.0}
+
+
+class Scripted(BaseHTTPRequestHandler):
+    """Answers with the last thing it was asked and notes every request; refuses the model `none`."""
+
+    seen: list[tuple[str, dict[str, Any]]]
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.seen.append((self.path, asked))  # type: ignore[attr-defined]
+        if asked["model"] == "none":
+            self._send(400, {"error": {"message": "no such model", "type": "invalid_request_error"}})
+        elif "messages" in asked:
+            said = f"you said {asked['messages'][-1]['content']} END more"
+            self._send(200, {"choices": [{"index": 0, "message": {"role": "assistant", "content": said}}]})
+        else:
+            self._send(200, {"choices": [{"index": 0, "text": f"after {asked['prompt'][-3:]}"}]})
+
+    def _send(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    served = ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
+    served.seen = []  # type: ignore[attr-defined]
+    thread = threading.Thread(target=served.serve_forever, daemon=True)
+    thread.start()
+    yield served
+    served.shutdown()
+    served.server_close()
+
+
+def address(server: Any) -> str:
+    return f"http://127.0.0.1:{server.server_port}/v1"
+
+
+def asked(prompts: list[str]) -> list[Instance]:
+    return [Instance("generate_until", {}, (p, dict(WANTED)), 0, ("t", n, 1)) for n, p in enumerate(prompts)]
+
+
+def test_a_chat_goes_as_messages_and_is_cut_at_every_stop(server: Any) -> None:
+    prompts = [FewShotPrompt("Do it. ", [("one?", " 1")], f"{n}?", chat=True) for n in range(12)]
+    replies = EndpointLM(address(server), "m", chat=True).generate_until(asked(list(prompts)))
+    assert replies == [f"you said {n}? " for n in range(12)], "in the prompts' order, cut at the fifth stop too"
+    path, body = server.seen[0]
+    assert path == "/v1/chat/completions"
+    assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user"]
+    assert body["stop"] == ["STOP", "##", "@@", "%%"]
+    assert (body["max_tokens"], body["temperature"]) == (5, 0.0)
+
+
+def test_a_plain_prompt_goes_as_text(server: Any) -> None:
+    assert EndpointLM(address(server), "m", chat=False).generate_until(asked(["Q: xyz"])) == ["after xyz"]
+    assert server.seen[0][0] == "/v1/completions"
+
+
+def test_a_refusal_is_one_line_that_names_the_endpoint(server: Any) -> None:
+    with pytest.raises(UserError, match=f"{address(server)}: the endpoint refuses or does not answer: .*no such model"):
+        EndpointLM(address(server), "none", chat=True).generate_until(asked(["a"]))
+
+
+def test_likelihoods_are_not_made_up(server: Any) -> None:
+    with pytest.raises(UserError, match="no likelihoods"):
+        EndpointLM(address(server), "m", chat=False).loglikelihood([])
