@@ -173,6 +173,9 @@ class Desk:
         if len(prompts) > self.batcher.max_waiting:
             message = f"{prompt_field}: at most {self.batcher.max_waiting} prompts, not {len(prompts)}"
             raise ApiError(400, message, param=prompt_field)
+        highest = max(body.stop_token_ids or [0])
+        if highest >= self.tokenizer.vocab_size:
+            raise ApiError(400, f"stop_token_ids: no token has the id {highest}", param="stop_token_ids")
         try:
             self.batcher.check(prompts, copies)
         except UserError as error:
