@@ -23,6 +23,7 @@ NUMBER = re.compile(
     # A minus behind a digit or a closing bracket takes away; it is no sign.
     rf"(?<![A-Za-z0-9_])(?<!\d\.)(?P<sign>(?<![)\]}}])[-+](?={CURRENCY}|[\d.\\])|)(?:{CURRENCY})?\s?(?P<sign2>-?)(?:"
     rf"\\[dtc]?frac\{{\s*(?P<above>{ROW})\s*\}}\{{\s*(?P<below>{ROW})\s*\}}"
+    rf"|(?P<whole>\d{{1,6}}) (?P<part>\d{{1,6}})/(?P<of>\d{{1,6}})(?![\d/])"
     rf"|(?P<number>{DIGITS})(?:\s?/\s?(?P<divisor>{ROW})(?!/))?)"
     rf"(?!(?:st|nd|rd|th)\b)(?:\s?(?P<scale>thousand|million|billion|trillion)\b|(?P<scale_zh>[万亿]))?"
 )
@@ -92,12 +93,12 @@ def last_number(text: str) -> str | None:
 
 
 def _normalised(found: re.Match[str]) -> str | None:
-    value = value_of(found["number"] or found["above"])
-    below = value_of(found["divisor"] or found["below"] or "1")
+    value = value_of(found["number"] or found["above"] or found["part"])
+    below = value_of(found["divisor"] or found["below"] or found["of"] or "1")
     if value is None or not below:
         return None
     scale = found["scale"] or found["scale_zh"]
-    value = value / below * 10 ** SCALES.get(scale, 0)
+    value = (value / below + int(found["whole"] or 0)) * 10 ** SCALES.get(scale, 0)
     negative = (found["sign"].startswith("-")) != (found["sign2"] == "-")
     return fraction_text(-value if negative else value)
 

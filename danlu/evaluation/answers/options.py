@@ -16,15 +16,16 @@ BEHIND_A = "because|since|as|for|and|which|is|but|so|by|due|given|while|with|fro
 """Words that follow an option; before any other word an "A" is an article."""
 
 CUES = (
-    r"answer(?: +(?:to|for)\b[^\n.:]{0,80}?)? +(?:(?:is|was)(?: +(?:clearly|therefore|thus|just|simply))?"
+    r"answer(?: +(?:to|for)\b[^\n.:]{0,80}?)? +(?:(?:is|was)"
+    r"(?: +(?:clearly|therefore|thus|just|simply|likely|probably|actually|indeed|definitely)){0,2}"
     r"|(?:would|should|must|will|has to) +be)\b\s*:?",
-    r"(?:answers?|ans|option|choice|letter) *[:=]",
+    r"(?:answers?|ans|option|choice|letter)\"? *[:=>]",
     r"(?:correct|right|best|appropriate|true) +(?:answer|option|choice|one|statement) +"
     r"(?:is|would be|should be|must be)\b\s*:?",
     r"\b(?:option|choice|letter) +(?:is|would be)\b\s*:?",
-    r"\b(?:I|we|you)(?:'d| +(?:would|will|should|must|can))? +(?:choose|chose|pick|select|go +with|answer)\b *:?",
+    r"\b(?:I|we|you)(?:'d| +(?:would|will|should|must|can))? +(?:choose|chose|pick|select|go +with|answer|say)\b *:?",
     r"答案?(?:应该|应当|应|就|选项)?(?:是|为|选择?|[:])\s*:?",
-    r"答案\s*(?=[(\[A-Z])",
+    r"答案\]?\s*(?=[(\[A-Z])",
     r"(?:正确|最佳|合适)(?:的)?(?:答案|选项|选择|的)(?:应该|应)?(?:是|为|[:])\s*:?",
     r"(?<![不别非误错勿排])(?:选择|选)(?!项)(?:的?是|为|[:])?\s*:?",
     r"而是",
@@ -69,7 +70,10 @@ def option_letter(reply: str, letters: str = "ABCD") -> str | None:
     if alone := _alone(first_line, letters):
         return alone
     text = _before_invented_options(text, letters)
-    return _stated(text, letters) or _concluded(text, letters) or _beginning(first_line, letters)
+    if stated := _stated(text, letters) or _called_right(text, letters) or _concluded(text, letters):
+        return stated
+    # A reply that only repeats the options has none.
+    return None if OPTION_BLOCK.match(f"\n{text.strip()}") else _beginning(first_line, letters)
 
 
 def _whole(text: str, letters: str) -> str | None:
@@ -78,13 +82,18 @@ def _whole(text: str, letters: str) -> str | None:
 
 
 def _alone(line: str, letters: str) -> str | None:
-    found = re.fullmatch(rf"[\s*_#>'\"]*[(\[]?([{letters}{letters.lower()}])[)\]]?[\s*_.,!:;'\"]*", line)
+    found = re.fullmatch(
+        rf"[\s*_#>'\"]*(?:(?:[Oo]ption|[Cc]hoice|选项) *)?[(\[]?([{letters}{letters.lower()}])[)\]]?[\s*_.,!:;'\"]*",
+        line,
+    )
     return found[1].upper() if found else None
 
 
 def _beginning(line: str, letters: str) -> str | None:
     """The option that a line begins with: "B. Paris", "(b) Paris"; never "A good guess"."""
-    found = re.match(rf"[\s*_#>]*(?:[(\[]([{letters}{letters.lower()}])[)\]]|([{letters}])[.):,](?=\s|$))", line)
+    found = re.match(
+        rf"[\s*_#>]*(?:[(\[]([{letters}{letters.lower()}])[)\]]|([{letters}])[.):,](?=\s|$|[\u4e00-\u9fff]))", line
+    )
     if found is None or AFTER.match(line, found.end()) or SEVERAL.match(line, found.end()):
         return None
     return (found[1] or found[2]).upper()
@@ -100,16 +109,20 @@ def _before_invented_options(text: str, letters: str) -> str:
 
 def _stated(text: str, letters: str) -> str | None:
     """The last option that is said to be the answer and not rejected."""
-    found: list[tuple[int, str]] = []
-    for cue in list(CUE.finditer(text))[-MOST_STATEMENTS:]:
-        option = _option_at(text, cue.end(), letters) or _bracketed_in_sentence(text, cue.end(), letters)
-        if option:
-            found.append((cue.end(), option))
+    for cue in reversed(list(CUE.finditer(text))[-MOST_STATEMENTS:]):
+        if option := _option_at(text, cue.end(), letters) or _bracketed_in_sentence(text, cue.end(), letters):
+            return option
+    return None
+
+
+def _called_right(text: str, letters: str) -> str | None:
+    """The last option that is said to be right: "B is correct". Of several statements in one reply this is the weaker:
+    an explanation goes through the options behind the answer."""
     right = rf"(?<![\w'])(?:(?:option|choice|选项)\s*)?[(\[]?([{letters}])[)\]]?{IS_RIGHT}"
-    for said in re.finditer(right, text):
+    for said in reversed(list(re.finditer(right, text))[-MOST_STATEMENTS:]):
         if not BEFORE.search(text, max(0, said.start() - 30), said.start()):
-            found.append((said.start(), said[1]))
-    return max(found)[1] if found else None
+            return said[1]
+    return None
 
 
 def _option_at(text: str, start: int, letters: str) -> str | None:
