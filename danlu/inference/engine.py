@@ -39,7 +39,7 @@ class Sequence:
 
     prompt_ids: list[int]
     generator: torch.Generator
-    sampling: SamplingConfig
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     stop_ids: frozenset[int] = frozenset()
     """Ids that end this row, which are no part of its text."""
     text: TextStream | None = None
