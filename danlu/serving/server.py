@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import ipaddress
+import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -11,6 +13,7 @@ import threading
 from collections.abc import Iterator
 
 import uvicorn
+from fastapi import FastAPI
 
 from danlu.inference.config import SamplingConfig
 from danlu.inference.engine import Engine
@@ -19,6 +22,8 @@ from danlu.run.errors import UserError
 from danlu.serving.app import make_app
 from danlu.serving.batcher import Batcher
 from danlu.serving.config import ServeConfig
+from danlu.serving.page import mount_page
+from danlu.tokenizer.bpe import Tokenizer
 
 KEY_VARIABLE = "DANLU_API_KEY"
 
@@ -29,7 +34,10 @@ GRACE_SECONDS = 5
 def serve(config: ServeConfig) -> None:
     """Serve until SIGINT or SIGTERM. Raises UserError for a folder that is not a chat model and an address in use."""
     name = config.model_name or config.model.resolve().name
-    api_key = config.api_key or os.environ.get(KEY_VARIABLE) or None
+    api_key = config.api_key if config.api_key is not None else os.environ.get(KEY_VARIABLE)
+    if api_key is not None and not api_key.strip():
+        # An unset shell variable must not open the server to everyone.
+        raise UserError("the key is empty", where=f"--api-key or {KEY_VARIABLE}", mend="Leave both out for no key")
     # First, because a large model takes long to load; who connects meanwhile waits.
     with open_socket(config.host, config.port) as listener:
         model, tokenizer = load_for_text(config.model, config.device)
@@ -42,12 +50,13 @@ def serve(config: ServeConfig) -> None:
             batcher,
             tokenizer,
             name,
-            api_key=api_key,
+            api_key=api_key and api_key.strip(),
             is_loopback=is_loopback(config.host),
             max_body_bytes=config.max_body_bytes,
             body_seconds=config.body_seconds,
         )
-        print(greeting(name, listener, bool(api_key)), file=sys.stderr, flush=True)
+        has_page = config.page and add_page(app, batcher, tokenizer, name)
+        print(greeting(name, listener, bool(api_key), has_page), file=sys.stderr, flush=True)
         settings = uvicorn.Config(
             app,
             log_level="warning",
@@ -56,6 +65,16 @@ def serve(config: ServeConfig) -> None:
             timeout_graceful_shutdown=int(config.drain_seconds) + GRACE_SECONDS,
         )
         DrainingServer(settings, batcher, config.drain_seconds).run(sockets=[listener])
+
+
+def add_page(app: FastAPI, batcher: Batcher, tokenizer: Tokenizer, name: str) -> bool:
+    """Whether the page is there now; a line says why it is not, since the API works without it."""
+    try:
+        mount_page(app, batcher, tokenizer, name)
+    except UserError as error:
+        print(f"danlu: {error}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -77,16 +96,19 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def greeting(name: str, listener: socket.socket, has_key: bool) -> str:
+def greeting(name: str, listener: socket.socket, has_key: bool, has_page: bool = False) -> str:
     """How to use the server."""
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
+    example = {"model": name, "messages": [{"role": "user", "content": "你好"}]}
     key = "-H 'Authorization: Bearer KEY' " if has_key else ""
     lines = [
         f"{name} at http://{shown}:{port}/v1 (OpenAI's API). Try:",
         f"  curl http://{shown}:{port}/v1/chat/completions {key}-H 'Content-Type: application/json' \\",
-        f'    -d \'{{"model": "{name}", "messages": [{{"role": "user", "content": "你好"}}]}}\'',
+        f"    -d {shlex.quote(json.dumps(example, ensure_ascii=False))}",
     ]
+    if has_page:
+        lines.append(f"Or chat at http://{shown}:{port}/{' (any user name, KEY as the password)' if has_key else ''}")
     if not is_loopback(host) and not has_key:
         lines.append(f"Whoever reaches this address can use it; set {KEY_VARIABLE} to ask for a key.")
     return "\n".join([*lines, "Ctrl-C ends it, after the running answers."])
