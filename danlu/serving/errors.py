@@ -78,13 +78,19 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """The first mistake of a request. Of the shapes a field may have, the one counts that the value came closest to."""
     first = _path(errors[0])[:1]
     own = [error for error in errors if _path(error)[:1] == first]
-    deepest = max(own, key=lambda error: len(_path(error)))
-    param = _param(_path(deepest))
-    said = list(dict.fromkeys(_said(error) for error in own if _param(_path(error)) == param))
+    nearest = max(own, key=_nearness)
+    param = _param(_path(nearest))
+    said = list(dict.fromkeys(_said(error) for error in own if _nearness(error) == _nearness(nearest)))
     if len(first) == 1 and first[0] in ONLY:
         param = str(first[0])
         said = [f"only {ONLY[param]} is supported"]
-    return ApiError(400, f"{param or 'the body'}: {', or '.join(said)}", param=param or None, code=deepest["type"])
+    return ApiError(400, f"{param or 'the body'}: {', or '.join(said)}", param=param or None, code=nearest["type"])
+
+
+def _nearness(error: Mapping[str, Any]) -> tuple[bool, int, list[int]]:
+    """How close a value came to one of the shapes that its field may have: of the right type, then how far inside."""
+    path = _path(error)
+    return not error["type"].endswith("_type"), len(path), [part for part in path if isinstance(part, int)]
 
 
 def _path(error: Mapping[str, Any]) -> list[str | int]:

@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from danlu.serving.errors import ApiError
+from danlu.serving.errors import LONGEST_NAME, ApiError
 from danlu.tokenizer.text import well_formed
 
 OPEN_PATHS = {"/health"}
@@ -26,6 +26,10 @@ OPEN_PATHS = {"/health"}
 
 LOOPBACK_NAMES = {"localhost", "127.0.0.1", "[::1]", "testserver"}
 """`testserver` is what Starlette's test client calls itself; no name server knows it."""
+
+
+MAX_NAMES = 100
+"""Fields of an object in a request: our choice, more than either endpoint knows. Each unknown one costs a message."""
 
 
 class Guard:
@@ -138,7 +142,7 @@ class StrictRequest(Request):
         body = await self.body()
         try:
             text = body.decode("utf-8")
-            values = json.loads(text, parse_constant=_refuse_constant)
+            values = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_object)
             # Only an escape can bring half a character: UTF-8 itself has none.
             return _mended(values) if "\\u" in text else values
         except UnicodeDecodeError as error:
@@ -154,6 +158,18 @@ class StrictRequest(Request):
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are few and differ. Raises ApiError: of two values with one name one would be ignored."""
+    values = dict(pairs)
+    if len(pairs) > MAX_NAMES:
+        raise ApiError(400, f"an object in the body has {len(pairs)} fields; no request has as many", code="too_long")
+    if len(values) < len(pairs):
+        twice = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
+        name = well_formed(twice)[:LONGEST_NAME]
+        raise ApiError(400, f"{name}: is given twice", param=name, code="duplicate_field")
+    return values
 
 
 def _mended(value: Any) -> Any:

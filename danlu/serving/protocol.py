@@ -3,9 +3,11 @@
 Known fields that Danlu does not do are taken with the value that means nothing, and refused with any other.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+T = TypeVar("T")
 
 MAX_ALTERNATIVES = 20
 """OpenAI's limit of `top_logprobs`; the older endpoint's 5 is raised to it, our choice."""
@@ -16,9 +18,19 @@ MAX_STOPS = 16
 MAX_NAME = 1000
 """Characters of a text that only names something. Our choice."""
 
+MAX_TOKENS = 2**17
+"""Ids of a prompt, and prompts of a request: our choice, more than the longest window that the recipe reads."""
+
+MAX_MESSAGES = 2**14
+"""Turns of a conversation, and parts of a message: our choice; such a window has no room for more."""
+
+Several = Annotated[list[T], Field(fail_fast=True)]
+"""A list whose first mistake ends its reading: a body of a million mistakes would take minutes and gigabytes."""
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+SIZE = Field(min_length=1, max_length=MAX_TOKENS)
+Ids = Annotated[Several[TokenId], SIZE]
 
 
 def only(what: str, **limits: Any) -> Any:
@@ -49,10 +61,10 @@ class TextRequest(Strict):
     top_k: int | None = Field(None, ge=0, lt=2**31, description="Our extension; 0, the default, is no such limit.")
     n: int | None = Field(None, ge=1, description="1 by default; at most the server's rows.")
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="The same text for the same request.")
-    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = Field(
+    stop: StopText | Annotated[Several[StopText], Field(max_length=MAX_STOPS)] | None = Field(
         None, description="Texts before which the reply ends."
     )
-    stop_token_ids: list[TokenId] | None = Field(
+    stop_token_ids: Several[TokenId] | None = Field(
         None, max_length=MAX_STOPS, description="Our extension; ids that end the reply."
     )
     stream: bool | None = Field(None, description="Server-sent events, the last of them `[DONE]`.")
@@ -89,10 +101,12 @@ class ChatMessage(Strict):
     """A turn. Parts of a content are joined with nothing between them; `developer` is another word for `system`."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)] | None = Field(
+    content: str | Annotated[Several[TextPart], Field(min_length=1, max_length=MAX_MESSAGES)] | None = Field(
         None, description="Only the assistant's may be null."
     )
-    tool_calls: list[ToolCall] | None = Field(None, description="Of the assistant; written into its text.")
+    tool_calls: Several[ToolCall] | None = Field(
+        None, max_length=MAX_MESSAGES, description="Of the assistant; written into its text."
+    )
     tool_call_id: Name | None = Field(None, description="Of a tool; the model sees the order alone.")
     name: Literal[None] = only("null")
     refusal: Literal[None] = only("null")
@@ -110,7 +124,7 @@ class ResponseFormat(Strict):
 class ChatRequest(TextRequest):
     """The body of `/v1/chat/completions`."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Several[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(None, ge=1, description="The newer name of `max_tokens`.")
     logprobs: bool | None = Field(None, description="Log-probabilities before any temperature.")
     top_logprobs: int | None = Field(None, ge=0, le=MAX_ALTERNATIVES, description="Only with `logprobs`.")
@@ -125,7 +139,7 @@ class ChatRequest(TextRequest):
     tool_choice: Literal["none", "auto"] | None = only("none or auto")
     functions: list[Any] | None = only("[]", max_length=0)
     function_call: Literal["none", "auto"] | None = only("none or auto")
-    modalities: list[Literal["text"]] | None = only('["text"]')
+    modalities: Several[Literal["text"]] | None = only('["text"]', max_length=1)
     reasoning_effort: Literal["none"] | None = only("none")
     verbosity: Literal["medium"] | None = only("medium")
     audio: Literal[None] = only("null")
@@ -137,12 +151,9 @@ class ChatRequest(TextRequest):
 class CompletionRequest(TextRequest):
     """The body of `/v1/completions`."""
 
-    prompt: (
-        str
-        | Annotated[list[str], Field(min_length=1)]
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[list[list[TokenId]], Field(min_length=1)]
-    ) = Field(description="A text or its ids, or several of either.")
+    prompt: str | Ids | Annotated[Several[str], SIZE] | Annotated[Several[Ids], SIZE] = Field(
+        description="A text or its ids, or several of either."
+    )
     logprobs: int | None = Field(
         None, ge=0, le=MAX_ALTERNATIVES, description="Alternatives at every place, and log-probabilities."
     )

@@ -306,6 +306,16 @@ def test_an_address_that_is_not_ours_is_one_line(host: str) -> None:
         open_socket(host, 0)
 
 
+@pytest.mark.parametrize("way", ["option", "environment"])
+def test_an_empty_key_does_not_open_the_server(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
+) -> None:
+    monkeypatch.setenv("DANLU_API_KEY", "" if way == "environment" else "key")
+    options = ["--api-key", " "] if way == "option" else []
+    assert main(["serve", str(tmp_path), "--port", "0", *options]) == 1
+    assert "the key is empty" in capsys.readouterr().err
+
+
 def test_a_folder_without_a_model_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["serve", str(tmp_path / "nothing"), "--port", "0"]) == 1
     assert "no such model folder" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -134,8 +135,8 @@ IN_TEXTS: list[tuple[str, Any, str]] = [
     ("prompt", [], "prompt"),
     ("prompt", [""], "prompt"),
     ("prompt", ["hi", ""], "prompt"),
-    ("prompt", [[]], "prompt"),
-    ("prompt", [1, "a"], "prompt[0]"),
+    ("prompt", [[]], "prompt[0]"),
+    ("prompt", [1, "a"], "prompt[1]"),
     ("prompt", [-1], "prompt[0]"),
     ("prompt", [10**6], "prompt"),
     ("prompt", [[1], [10**6]], "prompt"),
@@ -264,6 +265,8 @@ def test_two_names_of_one_limit_must_agree(server: Served) -> None:
         b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
         b'{"model": "tiny", "\\ud800": 1, "prompt": "hi", "messages": []}',
         b"model=tiny&prompt=hi",
+        b'{"model": "tiny", "prompt": "hi", "n": 1, "messages": [], "n": 2}',
+        b'{"model": "tiny", "\\ud800": 1, "\\ud800": 2}',
     ],
     ids=lambda content: repr(content[:40]),
 )
@@ -364,6 +367,26 @@ def test_too_many_that_wait_are_told_when_to_come_again(path: str, stream: bool)
             refused(answer, 503)
             assert int(answer.headers["retry-after"]) >= 1
             assert second.result().status_code == 200
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+@pytest.mark.parametrize(
+    ("name", "item"),
+    [("messages", "1"), ("messages", "{}"), ("prompt", "-1"), ("prompt", '""'), ("prompt", "1"), ("stop", '""')],
+)
+def test_a_million_mistakes_are_refused_at_the_first(server: Served, path: str, name: str, item: str) -> None:
+    """Told one by one they took a minute and gigabytes."""
+    content = f'{{"model": "tiny", "{name}": [{",".join([item] * 1_000_000)}]}}'
+    started = time.monotonic()
+    answer = server.client.post(path, content=content, headers={"Content-Type": "application/json"})
+    refused(answer, 400, answer.json()["error"]["param"])
+    assert len(answer.text) < 1000
+    assert time.monotonic() - started < 5
+
+
+def test_an_object_of_many_fields_is_refused_at_once(server: Served) -> None:
+    answer = server.client.post(TEXT, json={f"field {number}": 1 for number in range(100_000)})
+    refused(answer, 400)
 
 
 KEY = "k3y-\u4f60"
