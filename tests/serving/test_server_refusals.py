@@ -1,6 +1,7 @@
 """What the server refuses: always OpenAI's shape, always the field's name, and it stays up."""
 
 import base64
+import http.client
 import json
 import time
 from collections.abc import Iterator
@@ -430,4 +431,13 @@ def test_health_needs_no_key(locked: Served) -> None:
 
 
 def test_a_large_body_without_the_key_is_not_read(locked: Served) -> None:
-    refused(locked.client.post(CHAT, content=b"a" * 3_000_000), 401)
+    # The head alone: the answer comes before any of the body is sent.
+    address = httpx.URL(locked.url)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=10)
+    connection.putrequest("POST", CHAT)
+    connection.putheader("Content-Length", "3000000")
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == 401
+    assert json.loads(answer.read())["error"]["code"] == "invalid_api_key"
+    connection.close()
