@@ -27,8 +27,8 @@ from danlu.tokenizer.bpe import Tokenizer
 
 KEY_VARIABLE = "DANLU_API_KEY"
 
-GRACE_SECONDS = 5
-"""For clients that are slow to read the end of their answer, after the draining: our choice."""
+GRACE_SECONDS = 3
+"""For clients that are slow to read the end of their answer: our choice."""
 
 
 def serve(config: ServeConfig) -> None:
@@ -62,7 +62,6 @@ def serve(config: ServeConfig) -> None:
             log_level="warning",
             access_log=False,
             lifespan="on",
-            timeout_graceful_shutdown=int(config.drain_seconds) + GRACE_SECONDS,
         )
         DrainingServer(settings, batcher, config.drain_seconds).run(sockets=[listener])
 
@@ -116,17 +115,35 @@ def greeting(name: str, listener: socket.socket, has_key: bool, has_page: bool =
 
 class DrainingServer(uvicorn.Server):
     """uvicorn, whose end is the batcher's: on the first signal nothing new is taken and what runs may finish for a
-    while; a second one ends at once. The process then ends like after any other work, not by the signal."""
+    while; a second SIGINT ends at once. The process then ends like after any other work, not by the signal."""
 
     def __init__(self, settings: uvicorn.Config, batcher: Batcher, drain_seconds: float) -> None:
         super().__init__(settings)
         self.batcher, self.drain_seconds = batcher, drain_seconds
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        draining = asyncio.create_task(asyncio.to_thread(self.batcher.close, self.drain_seconds))
+        draining = asyncio.create_task(self._drain())
         await super().shutdown(sockets)
-        await asyncio.to_thread(self.batcher.close)  # Everybody has been answered, or has waited long enough.
-        await draining
+        draining.cancel()
+        await asyncio.to_thread(self.batcher.close)
+        if self.force_exit:
+            self._hang_up()
+            if self.server_state.tasks:
+                await asyncio.wait(self.server_state.tasks, timeout=GRACE_SECONDS)
+            await self.lifespan.shutdown()
+
+    async def _drain(self) -> None:
+        """Close the batcher, then the connections that stay open without an answer, as an open page's does."""
+        answered = asyncio.create_task(asyncio.to_thread(self.batcher.close, self.drain_seconds))
+        grace = float(GRACE_SECONDS)
+        while grace > 0 and not self.force_exit:
+            await asyncio.sleep(0.1)
+            grace -= 0.1 * answered.done()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

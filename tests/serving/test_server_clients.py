@@ -208,7 +208,7 @@ class Process:
 
     def __init__(self, *options: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, PROGRAM, "tiny", "--port", "0", *options],
+            [sys.executable, PROGRAM, "tiny", "--port", "0", "--no-page", *options],
             stderr=subprocess.PIPE, env=ENVIRONMENT, text=True,
         )  # fmt: skip
         assert self.process.stderr is not None
@@ -266,6 +266,35 @@ def test_answers_that_take_too_long_end_with_an_error() -> None:
         assert waiting.result().status_code == 503
 
 
+def test_a_connection_that_stays_open_does_not_keep_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an open page's does: when all is answered it is closed."""
+    monkeypatch.setattr("danlu.serving.server.GRACE_SECONDS", 0.2)
+    tokenizer = scripted_tokenizer()
+    with contextlib.ExitStack() as clients:
+        with served(ScriptedModel(tokenizer), tokenizer, drain_seconds=20) as server:
+            unfinished = clients.enter_context(connected(server))
+            unfinished.sendall(request_bytes(CHAT, body_of(CHAT, "hi"))[:-5])
+            reader = clients.enter_context(connected(server))
+            reader.sendall(request_bytes(TEXT, body_of(TEXT, "count", n=8, stream=True)))
+            wait_for(lambda: server.batcher.num_running == 8)
+            started = time.monotonic()
+        assert time.monotonic() - started < 10
+
+
+def test_a_second_interrupt_ends_at_once() -> None:
+    with Process("--drain-seconds", "60") as server, ThreadPoolExecutor(1) as pool:
+        assert server.process.stderr is not None
+        running = pool.submit(stream_of, server.url)
+        wait_for(lambda: httpx.get(server.url + "/health").json()["running"] == 1)
+        for _ in range(2):
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        with contextlib.suppress(httpx.HTTPError):
+            running.result()
+        assert server.process.wait(timeout=10) == 0
+        assert "Traceback" not in server.process.stderr.read()
+
+
 def test_the_command_serves_a_folder(
     tiny_model: "Callable[..., Transformer]", tiny_tokenizer: Tokenizer, tiny_tokenizer_folder: Path, tmp_path: Path
 ) -> None:
@@ -273,7 +302,7 @@ def test_the_command_serves_a_folder(
 
     save_model(tmp_path / "model", tiny_model(), tiny_tokenizer_folder, list(tiny_tokenizer.stop_ids), None)
     process = subprocess.Popen(
-        [sys.executable, "-m", "danlu.cli", "serve", str(tmp_path / "model"), "--port", "0"],
+        [sys.executable, "-m", "danlu.cli", "serve", str(tmp_path / "model"), "--port", "0", "--no-page"],
         stderr=subprocess.PIPE, env={**ENVIRONMENT, "DANLU_API_KEY": "secret"}, text=True,
     )  # fmt: skip
     try:
