@@ -53,7 +53,7 @@ class Guard:
             body = await self._body(headers, receive) if scope["type"] == "http" else None
         except ApiError as error:
             if scope["type"] == "http":
-                await error.response()(scope, receive, send)
+                await _refuse(error, receive, send)
             else:
                 await send({"type": "websocket.close", "code": 1008, "reason": error.message})
             return
@@ -111,7 +111,22 @@ class Guard:
 
 
 _CLOSE = {"Connection": "close"}
-"""What is left of a refused body is not read."""
+"""After a body that was not wanted no request can follow."""
+
+LINGER_SECONDS = 1.0
+"""How long the rest of a refused body is taken and thrown away. Our choice: closing at once resets the connection of a
+client that still sends, and it may never see why."""
+
+
+async def _refuse(error: ApiError, receive: Receive, send: Send) -> None:
+    response = error.response()
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": True})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while (await receive()).get("more_body"):
+                pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _given_key(authorization: bytes) -> bytes:
