@@ -78,10 +78,22 @@ def add_page(app: FastAPI, batcher: Batcher, tokenizer: Tokenizer, name: str) ->
 
 def open_socket(host: str, port: int) -> socket.socket:
     """A socket that listens at an address. Raises UserError where that cannot be."""
+    listener: socket.socket | None = None
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family)
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        # By the protocol's number asyncio knows that it is TCP and sends each event at once; `socket.create_server`
+        # leaves it out, and events then wait 40 ms for the receipt of the one before.
+        listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
+        return listener
     except OSError as error:
+        if listener:
+            listener.close()
         raise UserError(
             f"cannot listen there: {error.strerror}", where=f"{host}:{port}", mend="Choose another --port or --host"
         ) from error

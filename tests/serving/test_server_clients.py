@@ -329,6 +329,14 @@ def test_an_address_in_use_is_one_line(capsys: pytest.CaptureFixture[str], tmp_p
     assert "--port" in said
 
 
+def test_events_are_sent_at_once() -> None:
+    """asyncio asks for that where it knows a socket to be TCP, by its protocol's number."""
+    with open_socket("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP
+
+
 @pytest.mark.parametrize("host", ["256.0.0.1", "no.such.host.invalid", "192.0.2.1"])
 def test_an_address_that_is_not_ours_is_one_line(host: str) -> None:
     with pytest.raises(UserError, match="cannot listen"):
