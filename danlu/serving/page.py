@@ -21,10 +21,18 @@ from danlu.tokenizer.bpe import Tokenizer
 API_PATHS = ("/v1", "/health", "/openapi.json")
 """Paths, and all below them, whose errors are the API's."""
 
+GRADIO_VALUES = {
+    "GRADIO_ANALYTICS_ENABLED": "0",
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9),
+}
+"""What Gradio reads when it is imported and mounted: it reports nothing to its makers, and does not gather figures of
+ten thousand events anew after each of them."""
+
 
 def mount_page(app: FastAPI, batcher: Batcher, tokenizer: Tokenizer, model_name: str) -> None:
     """Serve the page at `/`, behind the app's guard. Raises UserError where Gradio is not installed."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # Before its import, which would ask for news of itself.
+    os.environ.update(GRADIO_VALUES)
     try:
         import gradio as gr
     except ImportError as error:

@@ -5,6 +5,9 @@ Messages become text nodes, never markup, so that nothing a model writes can van
 
 DRAW = r"""
 const log = element.querySelector(".log");
+let isAtEnd = true;  // Who has scrolled up to read is left there.
+log.addEventListener("scroll", () => { isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80; });
+new ResizeObserver(() => { if (isAtEnd) log.scrollTop = log.scrollHeight; }).observe(log);
 
 function partsOf(text) {
     // Fenced code apart from the rest; a fence that is still open reaches to the end.
@@ -82,7 +85,6 @@ function fill(bubble, message) {
 
 function draw() {
     const messages = Array.isArray(props.value) ? props.value : [];
-    const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
     const isLonger = messages.length > log.children.length;
     while (log.children.length > messages.length) log.lastChild.remove();
     messages.forEach((message, number) => {

@@ -33,6 +33,12 @@ QUIETLY += ["--disable-sync", "--no-first-run"]
 SHOWN = """
 rows => rows.map(row => [...row.querySelectorAll(".text, pre")].map(part => part.textContent).join("|"))
 """
+AT_END = """
+() => {
+    const log = document.querySelector("#chat .log");
+    return log.scrollHeight > log.clientHeight && log.scrollHeight - log.scrollTop - log.clientHeight < 2;
+}
+"""
 RIGHT_EDGES = "nodes => nodes.map(node => node.getBoundingClientRect().right)"
 
 
@@ -312,6 +318,8 @@ def test_everything_fits_on_a_phone(open_tab: "Callable[..., Tab]", tmp_path: Pa
     tab = open_tab(viewport={"width": 390, "height": 780}, color_scheme=scheme)
     for text in ("hi", "x" * 90, "markup"):
         tab.ask(text)
+    assert tab.notice() == ENGLISH.cut.format(count=256)
+    tab.page.wait_for_function(AT_END)
     tab.page.screenshot(path=tmp_path / f"phone-{scheme}.png")
     for opened in (False, True):
         if opened:
