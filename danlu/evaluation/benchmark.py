@@ -10,8 +10,8 @@ log-likelihoods, `gold`, `grades`, `score`), and `table.md`. The harness runs th
 import hashlib
 import json
 import logging
-import os
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,11 @@ RESULTS = "results"
 def benchmark(config: BenchmarksConfig) -> Path:
     """Run the benchmarks; the folder of results. Raises UserError, before the model is asked anything, for missing
     data, a benchmark that the protocol does not fit, and code that could not be run."""
+    quiet_harness()
     benchmarks = chosen_benchmarks(config.tasks, config.shots)
     _check_protocol(config, benchmarks)
     check_sandbox(benchmarks, config.unsafe_code)
+    published = published_rows(config.data)
     questions = {each.name: _limited(each.read(config.data), config.limit) for each in benchmarks}
     lm, name = _model(config)
     tasks = _tasks(config, benchmarks, questions)
@@ -42,7 +44,7 @@ def benchmark(config: BenchmarksConfig) -> Path:
         "model": name,
         "chat": config.chat,
         "data": "hub" if config.data is None else "files",
-        "published": published_rows(config.data),
+        "published": published,
     }
     with publish(config.out / RESULTS) as aside:
         (aside / "items").mkdir(parents=True)
@@ -61,14 +63,11 @@ def _check_protocol(config: BenchmarksConfig, benchmarks: list[Benchmark]) -> No
 
 
 def _limited(questions: Questions, limit: int) -> Questions:
-    return Questions(
-        items=spread(questions.items, limit), examples=questions.examples, descriptions=questions.descriptions
-    )
+    return replace(questions, items=spread(questions.items, limit))
 
 
 def _model(config: BenchmarksConfig) -> tuple[Any, str]:
     """The harness's view of the model, and its name."""
-    quiet_harness()
     if config.endpoint:
         from danlu.evaluation.harness.endpoint import EndpointLM
 
@@ -78,12 +77,8 @@ def _model(config: BenchmarksConfig) -> tuple[Any, str]:
 
     assert config.model
     model, tokenizer = load_for_text(config.model, config.device)
-    if config.chat:
-        tokenizer.im_start_id  # noqa: B018  Raises UserError for a tokenizer without the control tokens of a chat.
-        if not has_chat_template(config.model):
-            raise UserError(
-                "this model has no chat template", where=config.model, mend="Leave --chat out, or fine-tune it"
-            )
+    if config.chat and not has_chat_template(config.model):
+        raise UserError("this model has no chat template", where=config.model, mend="Leave --chat out, or fine-tune it")
     return DanluLM(model, tokenizer, config.model.name), str(config.model)
 
 
@@ -95,9 +90,7 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def quiet_harness() -> None:
-    """Keep the harness off the hub where no data is asked of it, and its own lines out of ours."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # Our own bars tell more.
+    """Keep the harness's own lines out of ours. Raises UserError where it is not installed."""
     try:
         import lm_eval  # noqa: F401
     except ImportError as error:

@@ -33,6 +33,13 @@ def parsed(code: str) -> ast.Module:
         return ast.parse(code)
 
 
+def before_end_token(reply: str) -> str:
+    """The reply up to the first end token in it."""
+    for token in END_TOKENS:
+        reply = reply.partition(token)[0]
+    return reply
+
+
 def entry_point(problem: Problem) -> str:
     """The name of the function that is asked for: HumanEval names it, in MBPP the tests call it first."""
     return str(problem["entry_point"]) if "entry_point" in problem else asked_names(problem)[0]
@@ -54,8 +61,7 @@ def asked_names(problem: Problem) -> list[str]:
 
 def program_of(problem: Problem, reply: str) -> str | None:
     """The program; None where the reply has no code."""
-    for token in END_TOKENS:
-        reply = reply.partition(token)[0]
+    reply = before_end_token(reply)
     if not reply.strip():
         return None
     name = entry_point(problem)

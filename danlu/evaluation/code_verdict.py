@@ -112,8 +112,9 @@ def judge_code(
     if program is None:
         return CodeVerdict(status="failed", reason="no code in the reply")
     limits = Limits(timeout_s=timeout_s, memory_mb=memory_mb, wall_s=wall_s)
-    verdict = _judge(program, checks_of(problem), limits, unsafe, is_cancelled)
-    verdict.own_classes = needs_own_classes(problem)
+    checks = checks_of(problem)
+    verdict = _judge(program, checks, limits, unsafe, is_cancelled)
+    verdict.own_classes = bool(checks.appended)
     return verdict
 
 

@@ -4,14 +4,15 @@ In: pairs of a question and a reply. Out: for each `score` (1 for a right one), 
 `answer`; for code also `reason` and `repeated` (`judge_many.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
-from danlu.evaluation.answers.extract import extract_answer
-from danlu.evaluation.answers.grade import is_right
+from danlu.evaluation.answers.grade import graded
 from danlu.evaluation.answers.refusals import is_refusal
+from danlu.evaluation.answers.worker_pool import MOST_WORKERS
 from danlu.evaluation.code_verdict import CodeVerdict
-from danlu.evaluation.harness.task import Grade, Grader
 from danlu.evaluation.judge_many import judge_all
 from danlu.evaluation.sandbox import why_refused
 from danlu.evaluation.tasks.questions import Benchmark, Item
@@ -19,7 +20,11 @@ from danlu.evaluation.tasks.safety import ANSWER, DECLINE
 from danlu.run.errors import UserError
 from danlu.run.progress import ProgressBar
 
+Grade = dict[str, Any]
+"""Of one reply: `score` (0 or 1), `invalid` (no answer in it), `answer`, and `reason` where a program has failed."""
+
 Replies = Sequence[tuple[Item, str]]
+Grader = Callable[[Benchmark, Replies], list[Grade]]
 
 
 def grader(unsafe_code: bool) -> Grader:
@@ -40,18 +45,23 @@ def grade(benchmark: Benchmark, replies: Replies, *, unsafe_code: bool) -> list[
             return _of_code(benchmark, replies, unsafe_code)
         case "refusal":
             return [_of_refusal(item, reply) for item, reply in replies]
-    with ProgressBar(f"{benchmark.name}, grading", total=len(replies), unit="replies") as bar:
-        grades = []
-        for item, reply in replies:
-            grades.append(_of_answer(benchmark, item, reply))
+    grades = []
+    # Threads, because pairs of MATH that must be computed are: several processes wait for them.
+    with (
+        ProgressBar(f"{benchmark.name}, grading", total=len(replies), unit="replies") as bar,
+        ThreadPoolExecutor(MOST_WORKERS) as pool,
+    ):
+        for each in pool.map(partial(_of_answer, benchmark), replies):
+            grades.append(each)
             bar.advance()
     return grades
 
 
-def _of_answer(benchmark: Benchmark, item: Item, reply: str) -> Grade:
+def _of_answer(benchmark: Benchmark, replied: tuple[Item, str]) -> Grade:
+    item, reply = replied
     task = f"bbh_{item.subject}" if benchmark.task == "bbh" else benchmark.task
-    right = is_right(task, reply, item.gold)
-    return {"score": float(right or False), "invalid": right is None, "answer": extract_answer(task, reply)}
+    answer, right = graded(task, reply, item.gold)
+    return {"score": float(right or False), "invalid": right is None, "answer": answer}
 
 
 def _of_refusal(item: Item, reply: str) -> Grade:

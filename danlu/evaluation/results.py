@@ -13,9 +13,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from danlu.evaluation.code_verdict import pass_at_k
+from danlu.evaluation.code_verdict import mean_pass_at_k
 from danlu.evaluation.tasks.questions import Item
-from danlu.evaluation.tasks.registry import BENCHMARKS
 from danlu.evaluation.tasks.sources import read_text
 from danlu.run.errors import UserError
 from danlu.run.metrics import read_jsonl
@@ -37,33 +36,29 @@ def write_items(path: Path, task: Any, found: Record, lm: Any) -> list[Record]:
 
 
 def _record(task: Any, item: Item, sample: Record, lm: Any) -> Record:
-    prompt, ids, num_shots = _as_read(task, sample["arguments"][0], lm)
-    record: Record = {"id": item.id, "subject": item.subject, "prompt": prompt, "num_shots": num_shots}
+    """Of one question: the prompt as the model really read it, what came of it, and the grades."""
+    fitted = (lm.fit_context if task.by_likelihood else lm.fit_prompt)(*sample["arguments"][0])
     responses = [responses[0] for responses in sample["resps"]]
     if task.by_likelihood:
-        letters = task.benchmark.letters
-        record["choices"] = {
-            letter: logprob if logprob > float("-inf") else None
-            for letter, (logprob, _) in zip(letters, responses, strict=True)
+        answered: Record = {
+            "choices": {
+                letter: logprob if logprob > float("-inf") else None
+                for letter, (logprob, _) in zip(task.benchmark.letters, responses, strict=True)
+            }
         }
     else:
-        record["replies"] = responses
+        answered = {"replies": responses}
     return {
-        **record,
-        "refused": not ids,
+        "id": item.id,
+        "subject": item.subject,
+        "prompt": str(fitted.prompt),
+        "num_shots": fitted.num_examples,
+        **answered,
+        "refused": fitted.ids is None,
         "gold": item.gold,
         "grades": task.grades[item.id],
         "score": sample["score"],
     }
-
-
-def _as_read(task: Any, arguments: tuple[Any, Any], lm: Any) -> tuple[str, bool, int | None]:
-    """A prompt as the model really read it, whether it was read at all, and the examples in it."""
-    prompt, wanted = arguments
-    if not hasattr(lm, "fit"):  # An endpoint, which refuses what does not fit.
-        return str(prompt), True, len(prompt.examples)
-    fitted = lm.fit_context(prompt, wanted) if task.by_likelihood else lm.fit_prompt(prompt, wanted)
-    return str(fitted.prompt), fitted.ids is not None, fitted.num_examples
 
 
 def task_figures(task: Any, records: Sequence[Record], found: Record) -> Record:
@@ -91,12 +86,10 @@ def task_figures(task: Any, records: Sequence[Record], found: Record) -> Record:
 
 def _of_code(records: Sequence[Record]) -> Record:
     """pass@k, and how many programs were judged again because they had run out of time beside others."""
-    right = [[bool(grade["score"]) for grade in record["grades"]] for record in records]
-    samples = min(map(len, right))
+    right = {record["id"]: [bool(grade["score"]) for grade in record["grades"]] for record in records}
+    samples = min(map(len, right.values()))
     return {
-        "pass_at_k": {
-            str(k): fmean(pass_at_k(len(own), sum(own), k) for own in right) for k in PASS_KS if k <= samples
-        },
+        "pass_at_k": {str(k): mean_pass_at_k(right, list(right), k) for k in PASS_KS if k <= samples},
         "repeated": sum(grade.get("repeated", False) for record in records for grade in record["grades"]),
     }
 
@@ -129,18 +122,17 @@ def write_table(path: Path, figures: Record) -> None:
 
 def table_lines(figures: Record) -> list[str]:
     """The table's lines; a line of notes below where something was left out, or a share of replies has no answer."""
-    tasks: Record = figures["tasks"]
+    tasks, model = figures["tasks"], Path(figures["model"])
     published = figures["published"].get("rows", {})
     lines = [
         "| model | " + " | ".join(f"{task['title']} ({task['num_shots']}-shot)" for task in tasks.values()) + " |",
         "|---|" + "---|" * len(tasks),
-        f"| {Path(figures['model']).parent.name or ''}/{Path(figures['model']).name}".replace("| /", "| ")
-        + " | "
+        f"| {f'{model.parent.name}/{model.name}'.removeprefix('/')} | "
         + " | ".join(percent(task["score"], task["stderr"]) for task in tasks.values())
         + " |",
     ]
     for name, scores in published.items():
-        shown = [scores.get(BENCHMARKS[task].name) for task in tasks]
+        shown = [scores.get(task) for task in tasks]
         if any(value is not None for value in shown):
             cells = ("–" if value is None else f"{value:.1f}" for value in shown)
             lines.append(f"| {name} (published) | " + " | ".join(cells) + " |")
@@ -154,8 +146,13 @@ def percent(score: float, stderr: float | None) -> str:
     return f"{100 * score:.1f}" + ("" if stderr is None else f" ± {100 * stderr:.1f}")
 
 
+def fewer_shots(task: Record) -> dict[str, int]:
+    """Number of questions by the number of examples, where that is not the one asked for: the model reads no more."""
+    return {shots: n for shots, n in task.get("shots_used", {}).items() if shots != str(task.get("num_shots"))}
+
+
 def _notes(name: str, task: Record) -> list[str]:
-    fewer = {shots: n for shots, n in task["shots_used"].items() if shots != str(task["num_shots"])}
+    fewer = fewer_shots(task)
     notes = []
     if fewer:
         counts = ", ".join(f"{n} with {shots}" for shots, n in fewer.items())

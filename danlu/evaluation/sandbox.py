@@ -182,8 +182,9 @@ def _walls() -> Iterator[tuple[list[str], tuple[int, ...]]]:
     words += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
     for name, value in (("PATH", "/usr/bin"), ("LANG", "C.UTF-8"), ("PYTHONHASHSEED", "0")):
         words += ["--setenv", name, value]
-    with unnamed_file(call_filter()) as number:
-        yield ([*words, "--seccomp", str(number), "--"], (number,)) if call_filter() else ([*words, "--"], ())
+    refused = call_filter()
+    with unnamed_file(refused) as number:
+        yield ([*words, "--seccomp", str(number), "--"], (number,)) if refused else ([*words, "--"], ())
 
 
 def _python() -> Path:

@@ -15,8 +15,7 @@ import torch
 from danlu.inference.config import SamplingConfig
 from danlu.inference.sampling import draw
 from danlu.inference.text_stream import TextStream
-from danlu.model.attention import KVCache
-from danlu.model.transformer import Context, Transformer
+from danlu.model.transformer import Context, Transformer, cache_for
 from danlu.run.errors import UserError
 from danlu.run.seeds import derive_seed
 from danlu.tokenizer.bpe import Tokenizer
@@ -93,20 +92,8 @@ class Engine:
         self.hidden_ids = frozenset(hidden_ids)
         longest = model.config.max_position_embeddings
         self.limit = min(max_length or longest, longest)
-        parameter = next(model.parameters())
-        config = model.config
-        self.device = device = parameter.device
-        # Under autocast keys and values are of its precision, and a wider cache would hold the same numbers.
-        autocast = torch.is_autocast_enabled(device.type)
-        self.cache = KVCache(
-            config.num_hidden_layers,
-            max_rows,
-            config.num_key_value_heads,
-            self.limit,
-            config.head_dim,
-            torch.get_autocast_dtype(device.type) if autocast else parameter.dtype,
-            device,
-        )
+        self.device = next(model.parameters()).device
+        self.cache = cache_for(model, max_rows, self.limit)
         self.free = list(range(max_rows))[::-1]
         self.rows: dict[int, Sequence] = {}
         self.admitted = 0
@@ -189,7 +176,7 @@ class Engine:
         """Take prompts into the cache in one pass and choose the first token of each row."""
         known = len(self.prefix)
         ends = self._run(rows, [prompt_ids[known:] for prompt_ids in prompts], known, copies)
-        self._choose(rows, ends.repeat_interleave(copies, 0))
+        self._choose(rows, ends, copies)
 
     def check(self, prompt_ids: list[int]) -> None:
         """UserError for a prompt that is empty or leaves no room for a token."""
@@ -227,10 +214,8 @@ class Engine:
 
     def _run(self, rows: list[int], texts: list[list[int]], start: int, copies: int) -> torch.Tensor:
         """Take texts that stand at `start` into the cache, each for `copies` of the rows; their last states (B, D)."""
-        longest = max(map(len, texts))
-        # Filled up on the right: what a filler leaves in the cache lies past the row's end, hidden until written over.
-        input_ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids in texts])  # (B, T)
-        places = torch.arange(start, start + longest).expand(len(texts), -1)
+        input_ids = filled_up(texts)  # (B, T)
+        places = torch.arange(start, start + input_ids.shape[1]).expand(len(texts), -1)
         return self._forward(rows, input_ids, places, [len(ids) for ids in texts], copies)
 
     # Not inference_mode: the model keeps its rotary tables, and training could not use tables made in that mode.
@@ -256,20 +241,21 @@ class Engine:
         return hidden[torch.arange(len(hidden), device=self.device), last]
 
     @torch.no_grad()
-    def _choose(self, rows: list[int], ends: torch.Tensor) -> None:
-        """Draw a token for each of the rows from its last state (B, D), and note it."""
-        logits = self.model.lm_head(ends)[:, : self.vocab_size]  # (B, V)
+    def _choose(self, rows: list[int], ends: torch.Tensor, copies: int = 1) -> None:
+        """Draw a token for each of the rows and note it; a last state (D) of `ends` is that of `copies` rows."""
+        logits = self.model.lm_head(ends)[:, : self.vocab_size].repeat_interleave(copies, 0)  # (B, V)
         alike: dict[tuple[float, float, int], list[int]] = defaultdict(list)
         for place, row in enumerate(rows):
             sampling = self.rows[row].sampling
             alike[sampling.temperature, sampling.top_p, sampling.top_k].append(place)
-        for values, places in alike.items():
+        for (temperature, top_p, top_k), places in alike.items():
             own = logits if len(alike) == 1 else logits[places]
-            self._draw([self.rows[rows[place]] for place in places], own, *values)
+            self._draw([self.rows[rows[place]] for place in places], own, temperature, top_p, top_k)
 
-    def _draw(self, sequences: list[Sequence], logits: torch.Tensor, *values: float) -> None:
-        """Draw and note a token for each of the sequences, whose temperature, top-p and top-k are `values`."""
-        temperature, top_p, top_k = values[0], values[1], int(values[2])
+    def _draw(
+        self, sequences: list[Sequence], logits: torch.Tensor, temperature: float, top_p: float, top_k: int
+    ) -> None:
+        """Draw and note a token for each of the sequences from its logits (B, V)."""
         drawn = draw(logits, temperature, top_p, top_k, [sequence.generator for sequence in sequences])
         tokens = drawn.tokens.tolist()
         if self.record:
@@ -298,6 +284,13 @@ class Engine:
                 sequence.text.finish()
             if sequence.text.stopped is not None:
                 sequence.finish_reason = "stop"
+
+
+def filled_up(texts: Items[Items[int]]) -> torch.Tensor:
+    """Ids (B, T) of texts as long as the longest. Filled up on the right: what a filler leaves in a cache lies past the
+    text's end, hidden until it is written over."""
+    longest = max(map(len, texts))
+    return torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in texts])
 
 
 def _alternatives(logits: torch.Tensor, token: int, count: int) -> Alternatives:

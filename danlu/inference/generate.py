@@ -59,8 +59,8 @@ def generate(
     """Continue a text (str) or answer a conversation (messages with `role` and `content`).
 
     Returns the new text, or an iterator of its pieces with `stream=True`; it ends before any of the texts in `stop`.
-    Temperature 0 is greedy. Raises UserError for
-    an empty prompt or one longer than the model reads, ValueError for impossible sampling values or an unknown role.
+    Temperature 0 is greedy. Raises UserError for an empty prompt or one longer than the model reads, ValueError for
+    impossible sampling values or an unknown role.
     """
     sampling = SamplingConfig(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, stop=tuple(stop)

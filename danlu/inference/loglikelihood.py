@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from danlu.model.attention import KVCache
-from danlu.model.transformer import Context, Transformer
+from danlu.inference.engine import filled_up
+from danlu.model.transformer import Context, Transformer, cache_for
 from danlu.run.errors import UserError
 
 Ids = Sequence[int]
@@ -90,10 +90,8 @@ def readings_of(requests: Sequence[tuple[Ids, Ids]]) -> list[Reading]:
 def shared_beginnings(readings: Sequence[Reading]) -> Iterator[SharedReadings]:
     """Neighbours of the sorted `readings` that share a beginning, together; those that share none, together too."""
     loose: list[Reading] = []
-    done = 0
     for shared, run in shared_runs([reading.ids for reading in readings]):
-        own = list(readings[done : done + len(run)])
-        done += len(run)
+        own = list(readings[run])
         if len(own) == 1:
             loose += own
         else:
@@ -103,8 +101,8 @@ def shared_beginnings(readings: Sequence[Reading]) -> Iterator[SharedReadings]:
         yield SharedReadings(0, loose)
 
 
-def shared_runs(texts: Sequence[Ids]) -> Iterator[tuple[int, Sequence[Ids]]]:
-    """Sorted texts cut into runs of neighbours that share a beginning, and how many ids all of a run share.
+def shared_runs(texts: Sequence[Ids]) -> Iterator[tuple[int, slice]]:
+    """Runs of neighbours, among sorted texts, that share a beginning, and how many ids all of a run share.
 
     A run ends where going on would halve that, or leave little; of a run of one it is 0.
     """
@@ -112,12 +110,12 @@ def shared_runs(texts: Sequence[Ids]) -> Iterator[tuple[int, Sequence[Ids]]]:
     for place in range(1, len(texts)):
         common = num_common(texts[place - 1], texts[place])
         if common < WORTH_SHARING or 2 * common < shared:
-            yield shared, texts[start:place]
+            yield shared, slice(start, place)
             start, shared = place, 0
         else:
             shared = min(shared, common) if place > start + 1 else common
     if texts:
-        yield shared, texts[start:]
+        yield shared, slice(start, len(texts))
 
 
 def num_common(first: Ids, second: Ids) -> int:
@@ -130,18 +128,8 @@ class _Reader:
     """The model with a cache whose rows all begin with the ids `held`."""
 
     def __init__(self, model: Transformer, longest: int, vocab_size: int | None) -> None:
-        config, parameter = model.config, next(model.parameters())
-        self.model, self.vocab_size, self.device = model, vocab_size, parameter.device
-        autocast = torch.is_autocast_enabled(self.device.type)
-        self.cache = KVCache(
-            config.num_hidden_layers,
-            ROWS_AT_ONCE,
-            config.num_key_value_heads,
-            longest,
-            config.head_dim,
-            torch.get_autocast_dtype(self.device.type) if autocast else parameter.dtype,
-            self.device,
-        )
+        self.model, self.vocab_size, self.device = model, vocab_size, next(model.parameters()).device
+        self.cache = cache_for(model, ROWS_AT_ONCE, longest)
         self.held: tuple[int, ...] = ()
 
     def read(self, group: SharedReadings) -> Iterator[list[tuple[int, Likelihood]]]:
@@ -157,7 +145,7 @@ class _Reader:
 
     def _hold(self, beginning: tuple[int, ...]) -> None:
         """Have every row begin with `beginning`; what they begin with already is not read again."""
-        known = min(num_common(self.held, beginning), len(beginning))
+        known = num_common(self.held, beginning)
         self.held = beginning
         if known < len(beginning):
             self._states(torch.tensor([beginning[known:]]), known)
@@ -175,9 +163,7 @@ class _Reader:
     @torch.no_grad()
     def _likelihoods(self, batch: list[Reading], shared: int) -> list[tuple[int, Likelihood]]:
         rests = [reading.ids[shared:] for reading in batch]
-        longest = max(map(len, rests))
-        # Filled up on the right, where nothing before it looks.
-        states = self._states(torch.tensor([[*rest, *[0] * (longest - len(rest))] for rest in rests]), shared)
+        states = self._states(filled_up(rests), shared)
         found = []
         for row, (reading, rest) in enumerate(zip(batch, rests, strict=True)):
             own = states[row, len(rest) - reading.num_states : len(rest)]  # (T, D)

@@ -106,6 +106,17 @@ class Context:
         self.read = rows_in_order(rows)
 
 
+def cache_for(model: "Backbone", rows: int, slots: int) -> KVCache:
+    """An empty cache of `rows` texts of up to `slots` tokens. Under autocast keys and values are of its precision, and
+    a wider cache would hold the same numbers."""
+    config, parameter = model.config, next(model.parameters())
+    kind = parameter.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
+    return KVCache(
+        config.num_hidden_layers, rows, config.num_key_value_heads, slots, config.head_dim, dtype, parameter.device
+    )
+
+
 class Backbone(nn.Module):
     """All of the model but its head: token ids to normed hidden states."""
 

@@ -5,6 +5,7 @@ In: the run's folder and its summary. Out: plain values for `templates/benchmark
 
 from pathlib import Path
 
+from danlu.evaluation.results import fewer_shots
 from danlu.report.chapters import Figures
 
 
@@ -19,11 +20,5 @@ def benchmarks(run: Path, summary: Figures) -> Figures:
         "tasks": list(tasks.values()),
         "rows": [(name, scores) for name, scores in rows if any(score is not None for score in scores)],
         "source": published.get("source"),
-        "notes": [task for task in tasks.values() if fewer(task) or task.get("refused")],
+        "notes": [task for task in tasks.values() if fewer_shots(task) or task.get("refused")],
     }
-
-
-def fewer(task: Figures) -> int:
-    """Questions that were put with fewer examples than asked for, because the model reads no more."""
-    wanted = str(task.get("num_shots"))
-    return sum(count for shots, count in task.get("shots_used", {}).items() if shots != wanted)

@@ -197,6 +197,12 @@ def _mended(value: Any) -> Any:
     return value
 
 
+def check_is_json(headers: Headers) -> None:
+    """Raises ApiError for a body of another kind."""
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise ApiError(415, "the body must be JSON: Content-Type: application/json", code="not_json")
+
+
 class StrictRoute(APIRoute):
     """A route that reads `StrictRequest`s of JSON alone."""
 
@@ -204,9 +210,8 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
-            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-            if request.method == "POST" and kind != "application/json":
-                raise ApiError(415, "the body must be JSON: Content-Type: application/json", code="not_json")
+            if request.method == "POST":
+                check_is_json(request.headers)
             return await handle(StrictRequest(request.scope, request.receive))
 
         return handle_strictly

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from danlu.run.errors import UserError
 from danlu.serving.batcher import Batcher
 from danlu.serving.errors import ApiError
+from danlu.serving.guard import check_is_json
 from danlu.serving.page_replies import Replies
 from danlu.serving.page_style import CSS, FONT, HEAD, MONO
 from danlu.tokenizer.bpe import Tokenizer
@@ -83,9 +84,10 @@ class Gate:
                 message["headers"] = [pair for pair in headers if not pair[0].lower().startswith(b"access-control-")]
             await send(message)
 
-        kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
-        if scope.get("method", "GET") not in ("GET", "HEAD", "OPTIONS") and kind != "application/json":
-            refusal = ApiError(415, "the body must be JSON: Content-Type: application/json", code="not_json")
-            await refusal.response()(scope, receive, send)
-            return
+        if scope.get("method", "GET") not in ("GET", "HEAD", "OPTIONS"):
+            try:
+                check_is_json(Headers(scope=scope))
+            except ApiError as refusal:
+                await refusal.response()(scope, receive, send)
+                return
         await self.app(scope, receive, send_alone)

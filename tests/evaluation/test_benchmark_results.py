@@ -1,6 +1,9 @@
 """A run of benchmarks from a model to its table, resumed from its cache, and two runs held against each other."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from math import comb
 from pathlib import Path
@@ -181,3 +184,26 @@ def test_code_is_judged_and_counted(tmp_path: Path, folder: Path, monkeypatch: p
     figures = json.loads((tmp_path / "out" / "figures.json").read_text("utf-8"))["tasks"]["humaneval"]
     assert figures["pass_at_k"] == {"1": 0.5}, "fewer than ten samples give no pass@10"
     assert figures["invalid"] == 0.25
+
+
+def test_without_the_harness_a_line_says_what_to_install(
+    tmp_path: Path, folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(UserError, match="lm-eval is not installed"):
+        stage.benchmark(config(tmp_path, folder, data))
+
+
+def test_the_harness_is_not_imported_before_it_is_known_to_be_there() -> None:
+    code = "import danlu.evaluation.benchmark, sys; sys.exit('lm_eval' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+def test_a_malformed_table_of_published_scores_is_told_before_any_question_is_asked(
+    tmp_path: Path, folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "published.json").write_text("[]", encoding="utf-8")
+    monkeypatch.setattr(DanluLM, "loglikelihood", lambda *_, **__: pytest.fail("a question was asked"))
+    with pytest.raises(UserError, match="not a table of published scores"):
+        stage.benchmark(config(tmp_path, folder, data))

@@ -21,20 +21,25 @@ from danlu.tokenizer.chat import parse_conversation
 Reply = Callable[[list[dict[str, str]]], list[int]]
 
 
+def smallest_config(tokenizer: Tokenizer, limit: int) -> ModelConfig:
+    """Of a model that only looks like one: it reads `limit` tokens."""
+    return ModelConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=2,
+        intermediate_size=2,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        max_position_embeddings=limit,
+    )
+
+
 class EchoModel(torch.nn.Module):
     """Looks like a Transformer to the engine. `reply` turns the prompt's messages into the ids of the answer."""
 
     def __init__(self, tokenizer: Tokenizer, limit: int = 2000, reply: Reply | None = None) -> None:
         super().__init__()
-        self.config = ModelConfig(
-            vocab_size=tokenizer.vocab_size,
-            hidden_size=2,
-            intermediate_size=2,
-            num_hidden_layers=1,
-            num_attention_heads=1,
-            num_key_value_heads=1,
-            max_position_embeddings=limit,
-        )
+        self.config = smallest_config(tokenizer, limit)
         self.tokenizer, self.reply = tokenizer, reply or self.echo
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.lm_head = torch.nn.Identity()

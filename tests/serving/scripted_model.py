@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import torch
 import uvicorn
+from echo_model import smallest_config
 
 from danlu.inference.config import SamplingConfig
 from danlu.inference.engine import Engine
-from danlu.model.config import ModelConfig
 from danlu.model.transformer import Context, Transformer
 from danlu.serving.app import make_app
 from danlu.serving.batcher import Batcher
@@ -53,15 +53,7 @@ class ScriptedModel(torch.nn.Module):
 
     def __init__(self, tokenizer: Tokenizer, limit: int = 600) -> None:
         super().__init__()
-        self.config = ModelConfig(
-            vocab_size=tokenizer.vocab_size,
-            hidden_size=2,
-            intermediate_size=2,
-            num_hidden_layers=1,
-            num_attention_heads=1,
-            num_key_value_heads=1,
-            max_position_embeddings=limit,
-        )
+        self.config = smallest_config(tokenizer, limit)
         self.tokenizer = tokenizer
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.lm_head = torch.nn.Identity()

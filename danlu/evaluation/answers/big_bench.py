@@ -169,14 +169,10 @@ def same(answer: str, target: str, subtask: str | None = None) -> bool:
         value = value_of(answer)
         return value is not None and value == value_of(target)
     if not re.search(r"\w", target):
-        return _closed(answer) == _closed(target)
+        return spaced(answer) == spaced(target)
     if subtask == "word_sorting":
         return [word.casefold() for word in separate(answer)] == [word.casefold() for word in separate(target)]
     return _key(answer) == _key(target)
-
-
-def _closed(row: str) -> str:
-    return "".join(sign for sign in row if not sign.isspace() and sign != ",")
 
 
 def _key(answer: str) -> str:

@@ -5,7 +5,7 @@ import re
 import textwrap
 
 from danlu.evaluation.answers.reply_text import without_thoughts
-from danlu.evaluation.code_reply import BEGINS_CODE, END_TOKENS, FENCE, code_in_prose, parsed, parses
+from danlu.evaluation.code_reply import BEGINS_CODE, FENCE, before_end_token, code_in_prose, parsed, parses
 
 STATEMENTS = (ast.Return, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.For, ast.While, ast.If, ast.With, ast.Try)
 """What a function's body has; a text of one word parses, too, but has none of them."""
@@ -16,9 +16,7 @@ LONGEST_UNFENCED = 20_000
 
 def code_of(reply: str) -> str | None:
     """The code of a reply; None where there is none."""
-    text = without_thoughts(reply)
-    for token in END_TOKENS:
-        text = text.partition(token)[0]
+    text = before_end_token(without_thoughts(reply))
     fenced = [match[1] for match in FENCE.finditer(text) if match[1].strip()]
     if fenced:
         return fenced[-1].rstrip()

@@ -15,11 +15,18 @@ from danlu.evaluation.answers.reply_text import answer_part
 def is_right(task: str, reply: str, gold: str) -> bool | None:
     """Whether the answer in `reply` is `gold`: a number or GSM8K's raw solution, MATH's answer or its solution, a
     letter, a target of BBH. None where there is no answer; ValueError for a task that is judged otherwise."""
+    return graded(task, reply, gold)[1]
+
+
+def graded(task: str, reply: str, gold: str) -> tuple[str | None, bool | None]:
+    """The answer in `reply`, and whether it is right, as `is_right` has it."""
     answer = extract_answer(task, reply)
     if task not in BY_TASK and bbh_subtask(task) is None:
         raise ValueError(f"replies to {task!r} are code; `judge_code` runs it")
-    if answer is None:
-        return None
+    return answer, None if answer is None else _is_gold(task, answer, reply, gold)
+
+
+def _is_gold(task: str, answer: str, reply: str, gold: str) -> bool:
     match task:
         case "gsm8k":
             right = stated_number(gold)

@@ -5,14 +5,11 @@ by exact fractions; the rest goes to a process that computes, with a time limit.
 thread, and nothing is imported before it is needed.
 """
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-
 from danlu.evaluation.answers.math_answer import readings
 from danlu.evaluation.answers.math_compare import TextJudge, Undecided, same
 from danlu.evaluation.answers.math_forms import forms
 from danlu.evaluation.answers.math_text import canonical, is_simple, key
-from danlu.evaluation.answers.worker_pool import MOST_WORKERS, ask, require_math_verify
+from danlu.evaluation.answers.worker_pool import ask, require_math_verify
 
 CPU_S = 5.0
 """CPU seconds for a pair; one that takes longer is not equal. Our choice: MATH's slowest gold takes half of one."""
@@ -25,13 +22,6 @@ def math_equal(reply: str, gold: str) -> bool:
     """
     require_math_verify()
     return any(_equal(canonical(given), canonical(right)) for given in readings(reply) for right in readings(gold))
-
-
-def math_equal_many(pairs: Iterable[tuple[str, str]]) -> list[bool]:
-    """`math_equal` of every pair of a reply and a gold, several at a time."""
-    require_math_verify()
-    with ThreadPoolExecutor(MOST_WORKERS) as threads:
-        return list(threads.map(lambda pair: math_equal(*pair), pairs))
 
 
 def _equal(reply: str, gold: str) -> bool:

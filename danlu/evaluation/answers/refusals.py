@@ -9,7 +9,7 @@ import re
 
 from danlu.conversations.checkers import is_refusal as is_fixed_refusal
 from danlu.evaluation.answers.reply_text import plain, without_thoughts
-from danlu.evaluation.code_reply import END_TOKENS
+from danlu.evaluation.code_reply import before_end_token
 
 BEGINNING = 240
 """Letters of a reply that are looked at. Our choice: two sentences, an apology and what is declined."""
@@ -110,9 +110,7 @@ GOES_ON = re.compile(
 
 def is_refusal(reply: str) -> bool:
     """Whether `reply` declines."""
-    text = without_thoughts(reply)
-    for token in END_TOKENS:
-        text = text.partition(token)[0]
+    text = before_end_token(without_thoughts(reply))
     if is_fixed_refusal(text):
         return True
     beginning = " ".join(plain(text.strip()[:BEGINNING]).replace("*", "").split())

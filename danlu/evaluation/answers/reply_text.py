@@ -6,7 +6,7 @@ that a base model invents when it writes on; full-width letters, curly quotes an
 
 import re
 
-from danlu.evaluation.code_reply import END_TOKENS
+from danlu.evaluation.code_reply import before_end_token
 
 NEXT_QUESTION = re.compile(
     r"^[ \t]*[*#_]*[ \t]*(?:Question|Q|Problem|Exercise|Instruction|User|Human|问题|题目|问|用户)"
@@ -42,10 +42,7 @@ WRAPPED = re.compile(r"\\(?:text(?:bf|rm|it|sf|tt)?|math(?:rm|bf|sf)|mbox|emph)\
 
 def answer_part(reply: str) -> str:
     """What may hold the answer; empty where the reply ends while it still thinks."""
-    text = without_thoughts(reply)
-    for token in END_TOKENS:
-        text = text.partition(token)[0]
-    return _before_next_question(text).strip()
+    return _before_next_question(before_end_token(without_thoughts(reply))).strip()
 
 
 def _before_next_question(text: str) -> str:

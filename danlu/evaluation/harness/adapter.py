@@ -5,15 +5,14 @@ backend on the same weights (tests/evaluation/test_harness_adapter.py), sooner w
 nothing is cut in silence: a prompt that is too long loses whole examples (`FewShotPrompt`), or is refused and counted.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from danlu.evaluation.harness.prompt import FewShotPrompt
+from danlu.evaluation.harness.prompt import FewShotPrompt, Fitted
 from danlu.inference.config import SamplingConfig
 from danlu.inference.engine import generate_batch
 from danlu.inference.loglikelihood import Ids, loglikelihoods, num_common, shared_runs
@@ -40,19 +39,6 @@ REFUSED = (float("-inf"), False)
 """The likelihood of a choice after a prompt that does not fit: it is never chosen, and the item is counted apart."""
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What the model really reads of a prompt; `ids` is None where not even the question fits."""
-
-    prompt: str
-    ids: list[int] | None
-
-    @property
-    def num_examples(self) -> int | None:
-        """Examples that are left; None where the prompt does not say."""
-        return len(self.prompt.examples) if isinstance(self.prompt, FewShotPrompt) else None
-
-
 class DanluLM(LM):
     """The adapter. `tokenizer` puts control ids in by code: text never becomes one."""
 
@@ -76,16 +62,27 @@ class DanluLM(LM):
             return encode_conversation(self.tokenizer, prompt.messages, add_generation_prompt=True)[0]
         return self.tokenizer.encode(prompt) or [self.tokenizer.end_of_text_id]
 
-    def reply_room(self, max_new_tokens: int) -> int:
-        """Tokens that a reply may have."""
-        return min(max_new_tokens, max(1, self.limit // REPLY_SHARE))
+    def reply_room(self, wanted: Mapping[str, Any]) -> int:
+        """Tokens that a reply may have, which is wanted in the harness's words."""
+        return min(wanted.get("max_gen_toks") or DEFAULT_MAX_NEW_TOKENS, max(1, self.limit // REPLY_SHARE))
 
-    def fit(self, prompt: str, room: int) -> Fitted:
-        """A prompt with as many of its last examples as leave `room` tokens."""
+    def fit_prompt(self, prompt: str, wanted: Mapping[str, Any]) -> Fitted:
+        """What the model reads of a prompt that is to be continued as `wanted`."""
+        return self._fit(prompt, lambda shown: (self.prompt_ids(shown), []), self.reply_room(wanted))
+
+    def fit_context(self, context: str, continuation: str) -> Fitted:
+        """What the model reads of a context before a choice, the last token of which is only wanted."""
+        if isinstance(context, FewShotPrompt) and context.chat:
+            following = self.tokenizer.encode(continuation)
+            return self._fit(context, lambda shown: (self.prompt_ids(shown), following), -1)
+        return self._fit(context, lambda shown: self.pair(shown, continuation), -1)
+
+    def _fit(self, prompt: str, encode: Callable[[str], tuple[list[int], list[int]]], room: int) -> Fitted:
+        """A prompt with as many of its last examples as the model reads with what follows and `room` tokens more."""
         while True:
-            ids = self.prompt_ids(prompt)
-            if len(ids) + room <= self.limit:
-                return Fitted(prompt, ids)
+            ids, following = encode(prompt)
+            if len(ids) + len(following) + room <= self.limit:
+                return Fitted(prompt, ids, following)
             if not isinstance(prompt, FewShotPrompt) or not prompt.examples:
                 return Fitted(prompt, None)
             prompt = prompt.without_first(1)
@@ -97,46 +94,21 @@ class DanluLM(LM):
         the continuation's first.
         """
         if not context:
-            ids, following = [self.tokenizer.end_of_text_id], self.tokenizer.encode(continuation)
-            return ids, following
+            return [self.tokenizer.end_of_text_id], self.tokenizer.encode(continuation)
         stripped = context.rstrip() or context
         before = self.tokenizer.encode(stripped)
-        whole = self.tokenizer.encode(stripped + context[len(stripped) :] + continuation)
+        whole = self.tokenizer.encode(context + continuation)
         common = min(num_common(before, whole), len(whole) - 1)
         if common == 0:
             return [self.tokenizer.end_of_text_id], whole
         return whole[:common], whole[common:]
 
-    def fit_prompt(self, prompt: str, wanted: Mapping[str, Any]) -> Fitted:
-        """What the model reads of a prompt that is to be continued as `wanted`."""
-        return self.fit(prompt, self._sampling(prompt, wanted).max_new_tokens)
-
-    def fit_context(self, context: str, continuation: str) -> Fitted:
-        """What the model reads of a context before a choice, the last token of which is only wanted."""
-        while True:
-            before, following = self._ids_of(context, continuation)
-            if len(before) + len(following) - 1 <= self.limit:
-                return Fitted(context, before)
-            if not isinstance(context, FewShotPrompt) or not context.examples:
-                return Fitted(context, None)
-            context = context.without_first(1)
-
-    def _ids_of(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        if isinstance(context, FewShotPrompt) and context.chat:
-            return self.prompt_ids(context), self.tokenizer.encode(continuation)
-        return self.pair(context, continuation)
-
-    def fit_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]] | None:
-        """As `pair`, with as many of the context's last examples as the model reads; None where it reads none."""
-        fitted = self.fit_context(context, continuation)
-        return None if fitted.ids is None else self._ids_of(fitted.prompt, continuation)
-
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Of each continuation after its context: its log-likelihood, and whether it is the greedy one."""
         results: list[tuple[float, bool]] = [REFUSED] * len(requests)
-        pairs = [self.fit_pair(*request.args) for request in requests]
-        fitting = [number for number, pair in enumerate(pairs) if pair is not None]
-        readable = [pair for pair in pairs if pair is not None]
+        fitted = [self.fit_context(*request.args) for request in requests]
+        fitting = [number for number, each in enumerate(fitted) if each.ids is not None]
+        readable = [(each.ids, each.following) for each in fitted if each.ids is not None]
         with ProgressBar("choices", total=len(readable), unit="choices") as bar:
             for piece in loglikelihoods(self.model, readable, self.tokenizer.vocab_size):
                 for place, likelihood in piece:
@@ -166,7 +138,7 @@ class DanluLM(LM):
         """What the model says to each prompt, up to a stop text; empty for a prompt that does not fit."""
         results = [""] * len(requests)
         samplings = [self._sampling(*request.args) for request in requests]
-        fitted = [self.fit(r.args[0], s.max_new_tokens).ids for r, s in zip(requests, samplings, strict=True)]
+        fitted = [self.fit_prompt(*request.args).ids for request in requests]
         readable = sorted((number for number, ids in enumerate(fitted) if ids), key=lambda number: fitted[number] or [])
         with ProgressBar("replies", total=len(readable), unit="replies") as bar:
             for prefix, numbers in _together(fitted, readable):
@@ -193,7 +165,7 @@ class DanluLM(LM):
         """The harness's words for how a text is chosen; a seed gives every prompt draws of its own."""
         until, seed = wanted.get("until") or (), wanted.get("seed")
         return SamplingConfig(
-            max_new_tokens=self.reply_room(wanted.get("max_gen_toks") or DEFAULT_MAX_NEW_TOKENS),
+            max_new_tokens=self.reply_room(wanted),
             temperature=float(wanted.get("temperature") or 0.0),
             top_p=float(wanted.get("top_p") or 1.0),
             seed=None if seed is None else derive_seed(seed, "reply", prompt),
@@ -205,11 +177,9 @@ def _together(prompts: Sequence[list[int] | None], order: Sequence[int]) -> Iter
     """The numbers of prompts that are continued in one go, with the ids that all of them begin with; `order` sorts the
     prompts by their ids."""
     texts = [prompts[number] or [] for number in order]
-    done = 0
     for shared, run in shared_runs(texts):
-        for start in range(done, done + len(run), PROMPTS_TOGETHER):
-            end = min(start + PROMPTS_TOGETHER, done + len(run))
+        for start in range(run.start, run.stop, PROMPTS_TOGETHER):
+            end = min(start + PROMPTS_TOGETHER, run.stop)
             # One id of each prompt at least is read by itself.
             known = min(shared, *(len(ids) - 1 for ids in texts[start:end]))
             yield list(texts[start][:known]), list(order[start:end])
-        done += len(run)

@@ -11,7 +11,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
-from danlu.evaluation.harness.prompt import FewShotPrompt
+from danlu.evaluation.harness.prompt import FewShotPrompt, Fitted
 from danlu.run.errors import UserError
 from danlu.run.progress import ProgressBar
 
@@ -45,6 +45,10 @@ class EndpointLM(LM):
     @property
     def tokenizer_name(self) -> str:
         return self.name
+
+    def fit_prompt(self, prompt: str, wanted: dict[str, Any]) -> Fitted:
+        """All of the prompt: an endpoint refuses what does not fit, and that ends the run."""
+        return Fitted(prompt, [])
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The endpoint's reply to each prompt, in order."""

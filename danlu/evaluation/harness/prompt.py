@@ -1,6 +1,7 @@
 """Prompts that know what they are made of, so that a long one loses whole examples and never its beginning (E10)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from danlu.tokenizer.chat import render_conversation
 
@@ -35,6 +36,21 @@ class FewShotPrompt(str):
     def without_first(self, count: int) -> "FewShotPrompt":
         """The same without its first `count` examples."""
         return FewShotPrompt(self.description, self.examples[count:], self.question, self.chat)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a model really reads of a prompt, and of a choice after it; `ids` is None where not even the question fits,
+    and empty where the model encodes for itself."""
+
+    prompt: str
+    ids: list[int] | None
+    following: list[int] = field(default_factory=list)
+
+    @property
+    def num_examples(self) -> int | None:
+        """Examples that are left; None where the prompt does not say."""
+        return len(self.prompt.examples) if isinstance(self.prompt, FewShotPrompt) else None
 
 
 def _messages(description: str, examples: Sequence[tuple[str, str]], question: str) -> list[Message]:

@@ -12,16 +12,12 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
+from danlu.evaluation.grading import Grade, Grader
 from danlu.evaluation.harness.prompt import FewShotPrompt
 from danlu.evaluation.tasks.questions import Benchmark, Item, Questions
 
-Grade = dict[str, Any]
-"""Of one reply: `score` (0 or 1), `invalid` (no answer in it), `answer`, and `reason` where a program has failed."""
-
 CHOICE_TOKENS = 16
 """Tokens in which a base model behind an endpoint has to name an option. Our choice."""
-
-Grader = Callable[[Benchmark, Sequence[tuple[Item, str]]], list[Grade]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +122,13 @@ class BenchmarkTask(Task):
 
     def apply_filters(self) -> list[Instance]:
         """The harness calls this when all replies are there."""
-        instances: list[Instance] = super().apply_filters() or self.instances
+        super().apply_filters()
         if not self.by_likelihood:
-            ordered = sorted(instances, key=lambda instance: (instance.doc_id, instance.idx))
+            ordered = sorted(self.instances, key=lambda instance: (instance.doc_id, instance.idx))
             replies = [(self.items[instance.doc["id"]], instance.resps[0]) for instance in ordered]
             for (item, _), grade in zip(replies, self.grade(self.benchmark, replies), strict=True):
                 self.grades.setdefault(item.id, []).append(grade)
-        return instances
+        return self.instances
 
     def process_results(self, doc: dict[str, str], results: Sequence[Any]) -> dict[str, float]:
         """The item's score: a choice's, or the mean over its replies."""

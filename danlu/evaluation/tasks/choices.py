@@ -1,5 +1,6 @@
 """MMLU and C-Eval: four options, of which a base model takes the likeliest letter and a chat model names one."""
 
+from functools import partial
 from pathlib import Path
 
 from danlu.evaluation.tasks.ceval_subjects import CEVAL_SUBJECTS
@@ -10,30 +11,22 @@ from danlu.run.errors import UserError
 LETTERS = ("A", "B", "C", "D")
 
 
-def _mmlu_item(record: Record, subject: str, number: int) -> Item:
-    options = "\n".join(f"{letter}. {record[letter]}" for letter in LETTERS)
-    asked = f"{record['question'].strip()}\n{options}\n"
-    return Item(
-        id=f"{subject}/{number}",
-        subject=subject,
-        question=f"{asked}Answer:",
-        chat_question=f"{asked}Answer with the letter of the right option.",
-        worked=f" {record['answer']}",
-        gold=record["answer"],
-    )
-
-
-def _ceval_item(record: Record, subject: str, number: int) -> Item:
+def _item(record: Record, subject: str, number: int, cue: str, chat_cue: str) -> Item:
+    """A question with its options, and what asks for the letter: of a base model, and in a chat."""
     options = "\n".join(f"{letter}. {record[letter]}" for letter in LETTERS)
     asked = f"{record['question'].strip()}\n{options}\n"
     return Item(
         id=f"{subject}/{record.get('id', number)}",
         subject=subject,
-        question=f"{asked}答案：",
-        chat_question=f"{asked}请用正确选项的字母作答。",
+        question=f"{asked}{cue}",
+        chat_question=f"{asked}{chat_cue}",
         worked=f" {record['answer']}",
         gold=record["answer"],
     )
+
+
+_mmlu_item = partial(_item, cue="Answer:", chat_cue="Answer with the letter of the right option.")
+_ceval_item = partial(_item, cue="答案：", chat_cue="请用正确选项的字母作答。")
 
 
 def _answered(records: list[Record], where: Path | str) -> list[Record]:

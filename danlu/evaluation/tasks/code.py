@@ -1,5 +1,6 @@
 """HumanEval and MBPP: functions to write, which are run (`danlu/evaluation/code_verdict.py`)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from danlu.evaluation.tasks.questions import Benchmark, Item, Questions
@@ -83,13 +84,4 @@ MBPP = Benchmark(
     stop=("[DONE]",),
     max_new_tokens=512,
 )
-MBPP_0SHOT = Benchmark(
-    name="mbpp_0shot",
-    title="MBPP",
-    num_shots=0,
-    kind="code",
-    read=read_mbpp,
-    stop=("[DONE]",),
-    max_new_tokens=512,
-    shown_as="mbpp",
-)
+MBPP_0SHOT = replace(MBPP, name="mbpp_0shot", num_shots=0, graded_as="mbpp")

@@ -69,13 +69,13 @@ class Benchmark:
     chat_max_new_tokens: int = 1024
     """Our choice: room for reasoning in a chat."""
     chat_only: bool = False
-    shown_as: str = ""
-    """Whose grading and published values it shares: its own name, but for variants."""
+    graded_as: str = ""
+    """The benchmark whose grading a variant shares."""
 
     @property
     def task(self) -> str:
         """The name by which replies are graded."""
-        return self.shown_as or self.name
+        return self.graded_as or self.name
 
 
 def normalised(text: str) -> str:
