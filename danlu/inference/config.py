@@ -4,6 +4,10 @@ Imports nothing heavy."""
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
+"""How weights are held when a model answers."""
 
 
 @dataclass(frozen=True, kw_only=True)

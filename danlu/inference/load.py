@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from danlu.inference.config import DtypeName
 from danlu.model.checkpoint import load_model
 from danlu.model.transformer import Backbone, Transformer
 from danlu.run.device import pick_device
@@ -46,9 +47,9 @@ def check_vocabulary(folder: Path, model: Backbone, tokenizer: Tokenizer) -> Non
         )
 
 
-def load_for_text(path: Path, device: str | None = None) -> tuple[Transformer, Tokenizer]:
+def load_for_text(path: Path, device: str | None = None, dtype: DtypeName = "float32") -> tuple[Transformer, Tokenizer]:
     """As `load`, for a caller that needs both. Raises UserError for a folder without a tokenizer."""
-    model, tokenizer = load(path, device=device)
+    model, tokenizer = load(path, dtype=getattr(torch, dtype), device=device)
     if tokenizer is None:
         raise UserError("this model folder has no tokenizer", where=path, mend="Copy tokenizer.json into it")
     check_vocabulary(path, model, tokenizer)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from danlu.inference.config import SamplingConfig
+from danlu.inference.config import DtypeName, SamplingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,9 @@ class ServeConfig:
 
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`; None to find it."""
+
+    dtype: DtypeName = "float32"
+    """Of weights and cache. In the narrower ones a reply can differ with what else is answered beside it."""
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "max_waiting", "max_body_bytes"):

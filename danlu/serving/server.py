@@ -40,7 +40,7 @@ def serve(config: ServeConfig) -> None:
         raise UserError("the key is empty", where=f"--api-key or {KEY_VARIABLE}", mend="Leave both out for no key")
     # First, because a large model takes long to load; who connects meanwhile waits.
     with open_socket(config.host, config.port) as listener:
-        model, tokenizer = load_for_text(config.model, config.device)
+        model, tokenizer = load_for_text(config.model, config.device, config.dtype)
         _ = tokenizer.stop_ids  # Without Qwen's control tokens there is no chat: raises UserError.
         engine = Engine.for_text(
             model, tokenizer, SamplingConfig(), config.max_rows, max_length=config.max_length, hide_special=True

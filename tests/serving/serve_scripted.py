@@ -20,7 +20,7 @@ class SlowModel(ScriptedModel):
         return ids
 
 
-def load(path: Path, device: str | None) -> tuple[ScriptedModel, Tokenizer]:
+def load(path: Path, device: str | None, dtype: str) -> tuple[ScriptedModel, Tokenizer]:
     tokenizer = scripted_tokenizer()
     return SlowModel(tokenizer), tokenizer
 
