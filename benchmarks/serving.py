@@ -64,7 +64,7 @@ class Benchmark:
     clients: int = 8
     """Chats at once."""
 
-    max_tokens: int = 128
+    max_tokens: int = 64
     """Of a reply."""
 
     rounds: int = 3

@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from danlu.evaluation.code_verdict import mean_pass_at_k
+from danlu.evaluation.harness.prompt import EndpointReply
 from danlu.evaluation.tasks.questions import Item
 from danlu.evaluation.tasks.sources import read_text
 from danlu.run.errors import UserError
@@ -37,8 +38,12 @@ def write_items(path: Path, task: Any, found: Record, lm: Any) -> list[Record]:
 
 def _record(task: Any, item: Item, sample: Record, lm: Any) -> Record:
     """Of one question: the prompt as the model really read it, what came of it, and the grades."""
-    fitted = (lm.fit_context if task.by_likelihood else lm.fit_prompt)(*sample["arguments"][0])
+    asked = sample["arguments"][0]
     responses = [responses[0] for responses in sample["resps"]]
+    if isinstance(responses[0], EndpointReply):
+        fitted = responses[0].fitted(asked[0])
+    else:
+        fitted = (lm.fit_context if task.by_likelihood else lm.fit_prompt)(*asked)
     if task.by_likelihood:
         answered: Record = {
             "choices": {

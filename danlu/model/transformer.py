@@ -21,6 +21,7 @@ from danlu.model.attention import (
     training_mask,
 )
 from danlu.model.config import ModelConfig
+from danlu.model.linear import Linear
 
 
 class RMSNorm(nn.Module):
@@ -49,8 +50,8 @@ class Attention(nn.Module):
         )
         self.layer = layer
         width = (self.heads + 2 * self.kv_heads) * self.head_dim
-        self.qkv_proj = nn.Linear(config.hidden_size, width, bias=True)
-        self.o_proj = nn.Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
+        self.qkv_proj = Linear(config.hidden_size, width, bias=True)
+        self.o_proj = Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
     def forward(
         self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: "Context | None"
@@ -72,8 +73,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_up_proj = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_up_proj = Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(hidden).chunk(2, dim=-1)
@@ -208,7 +209,7 @@ class Transformer(Backbone):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
 

@@ -1,9 +1,11 @@
-"""Any OpenAI-compatible endpoint is asked what a local model is asked; what it refuses ends the run in one line."""
+"""Any OpenAI-compatible endpoint is asked what a local model is asked; what it refuses ends the run in one
+line, but a prompt that is too long."""
 
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 pytest.importorskip("openai", reason="openai is not installed")
 
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import CachingLM
 
 from danlu.evaluation.harness.endpoint import EndpointLM
 from danlu.evaluation.harness.prompt import FewShotPrompt
@@ -30,6 +33,8 @@ class Scripted(BaseHTTPRequestHandler):
         self.server.seen.append((self.path, asked))  # type: ignore[attr-defined]
         if asked["model"] == "none":
             self._send(400, {"error": {"message": "no such model", "type": "invalid_request_error"}})
+        elif len(json.dumps(asked)) > 1000:
+            self._send(400, {"error": {"message": "is 9 tokens, more than the context size", "code": 400}})
         elif "messages" in asked:
             said = f"you said {asked['messages'][-1]['content']} END more"
             self._send(200, {"choices": [{"index": 0, "message": {"role": "assistant", "content": said}}]})
@@ -91,3 +96,21 @@ def test_a_refusal_is_one_line_that_names_the_endpoint(server: Any) -> None:
 def test_likelihoods_are_not_made_up(server: Any) -> None:
     with pytest.raises(UserError, match="no likelihoods"):
         EndpointLM(address(server), "m", chat=False).loglikelihood([])
+
+
+def test_a_prompt_that_is_too_long_loses_examples_and_is_counted(server: Any, tmp_path: Path) -> None:
+    lm = EndpointLM(address(server), "m", chat=True)
+    cached = CachingLM(lm, str(tmp_path / "requests.db"))
+    prompts = [
+        FewShotPrompt("Do it. ", [("a" * 500, " 1"), ("b" * 500, " 2"), ("c?", " 3")], "d?", chat=True),
+        FewShotPrompt("", [("a?", " 1")], "e" * 2000, chat=True),
+        FewShotPrompt("", [("a?", " 1")], "f?", chat=True),
+    ]
+    for time in ("asked", "from the cache"):
+        replies = cached.generate_until(asked(list(prompts)))
+        assert replies == ["you said d? ", "", "you said f? "], time
+        fitted = [reply.fitted(prompt) for reply, prompt in zip(replies, prompts, strict=True)]
+        assert [each.num_examples for each in fitted] == [2, 0, 1], time
+        assert [each.ids is None for each in fitted] == [False, True, False], time
+    assert len(server.seen) == 5, "each was asked once, and once more for each example that did not fit"
+    cached.dbdict.close()

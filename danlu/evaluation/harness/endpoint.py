@@ -1,17 +1,19 @@
 """Any OpenAI-compatible endpoint as a model of the harness, through the official client.
 
 In: the harness's requests. Out: texts alone: endpoints give no likelihoods of given continuations, so choices are read
-from replies. A request that fails ends the run with what was answered kept; a reply is never made up for it.
+from replies. A request that fails ends the run with what was answered kept; a reply is never made up for it. A prompt
+that is too long is no failure: it is asked with fewer examples, and counted.
 """
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
-from danlu.evaluation.harness.prompt import FewShotPrompt, Fitted
+from danlu.evaluation.harness.prompt import EndpointReply, FewShotPrompt
 from danlu.run.errors import UserError
 from danlu.run.progress import ProgressBar
 
@@ -26,6 +28,9 @@ TIMEOUT_S = 600.0
 
 MOST_STOPS = 4
 """Stop texts that the protocol allows; the reply is cut at the others here."""
+
+TOO_LONG = re.compile(r"context[ _](length|size|window)|too (long|large)|maximum (context|model) ?len", re.IGNORECASE)
+"""How servers say that a prompt does not fit: OpenAI's code, llama.cpp, vLLM, TGI."""
 
 
 class EndpointLM(LM):
@@ -46,13 +51,9 @@ class EndpointLM(LM):
     def tokenizer_name(self) -> str:
         return self.name
 
-    def fit_prompt(self, prompt: str, wanted: dict[str, Any]) -> Fitted:
-        """All of the prompt: an endpoint refuses what does not fit, and that ends the run."""
-        return Fitted(prompt, [])
-
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The endpoint's reply to each prompt, in order."""
-        results = [""] * len(requests)
+        results: list[str] = [""] * len(requests)
         with (
             ProgressBar("replies", total=len(requests), unit="replies") as bar,
             ThreadPoolExecutor(CONCURRENT) as pool,
@@ -69,8 +70,20 @@ class EndpointLM(LM):
                 raise
         return results
 
-    def _reply(self, prompt: str, wanted: dict[str, Any]) -> str:
-        from openai import OpenAIError
+    def _reply(self, prompt: str, wanted: dict[str, Any]) -> EndpointReply:
+        """The reply, cut at its stop texts. A prompt that is too long for the endpoint loses its first examples one by
+        one, as with a model of our own; where not even the question fits the reply is empty and says so."""
+        left_out = 0
+        while (text := self._answer(prompt, wanted)) is None:
+            if not (isinstance(prompt, FewShotPrompt) and prompt.examples):
+                return EndpointReply("", None)
+            prompt, left_out = prompt.without_first(1), left_out + 1
+        stop = wanted.get("until") or ()
+        return EndpointReply(min((text.partition(word)[0] for word in stop), key=len, default=text), left_out)
+
+    def _answer(self, prompt: str, wanted: dict[str, Any]) -> str | None:
+        """What the endpoint says; None for a prompt that is too long for it."""
+        from openai import APIStatusError, OpenAIError
 
         stop = list(wanted.get("until") or ())
         values = {
@@ -84,16 +97,16 @@ class EndpointLM(LM):
             if self.chat:
                 plain = [{"role": "user", "content": str(prompt)}]
                 turns: Any = prompt.messages if isinstance(prompt, FewShotPrompt) else plain
-                text = self.client.chat.completions.create(messages=turns, **values).choices[0].message.content
-            else:
-                text = self.client.completions.create(prompt=str(prompt), **values).choices[0].text
+                return self.client.chat.completions.create(messages=turns, **values).choices[0].message.content or ""
+            return self.client.completions.create(prompt=str(prompt), **values).choices[0].text or ""
         except OpenAIError as error:
+            if isinstance(error, APIStatusError) and error.status_code in (400, 413) and TOO_LONG.search(str(error)):
+                return None
             raise UserError(
                 f"the endpoint refuses or does not answer: {str(error).strip().rstrip('.')[:300]}",
                 where=self.address,
                 mend="Is it running, and does it know this model?",
             ) from error
-        return min((text.partition(word)[0] for word in stop), key=len, default=text) if text else ""
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Raises UserError: an endpoint gives none."""

@@ -53,6 +53,26 @@ class Fitted:
         return len(self.prompt.examples) if isinstance(self.prompt, FewShotPrompt) else None
 
 
+class EndpointReply(str):
+    """What an endpoint answered, with the number of first examples that had to be left out of the prompt for that; None
+    where it refused even the question alone. A request cache keeps this with the text."""
+
+    left_out: int | None
+
+    def __new__(cls, text: str, left_out: int | None = 0) -> "EndpointReply":
+        made = super().__new__(cls, text)
+        made.left_out = left_out
+        return made
+
+    def fitted(self, prompt: str) -> Fitted:
+        """What of `prompt` was answered."""
+        if not isinstance(prompt, FewShotPrompt):
+            return Fitted(prompt, [] if self.left_out is not None else None)
+        if self.left_out is None:
+            return Fitted(prompt.without_first(len(prompt.examples)), None)
+        return Fitted(prompt.without_first(self.left_out), [])
+
+
 def _messages(description: str, examples: Sequence[tuple[str, str]], question: str) -> list[Message]:
     turns = [
         turn
