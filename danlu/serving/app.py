@@ -64,6 +64,8 @@ def make_app(
     add_handlers(app)
     _add_models(app, batcher, model_name)
     _add_text_routes(app, Desk(batcher, tokenizer, model_name))
+    for request in ("ChatRequest", "CompletionRequest"):
+        app.openapi()["components"]["schemas"][request]["properties"]["model"]["enum"] = [model_name]
     return app
 
 
