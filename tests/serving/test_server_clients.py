@@ -108,6 +108,16 @@ def test_litellm(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
         litellm.completion(**common, temperature=3, num_retries=0)
 
 
+def test_the_checklist_of_the_protocol_holds(random_server: Served) -> None:
+    """The list that other servers are held against too."""
+    pytest.importorskip("openai", reason="the official client is not installed")
+    pytest.importorskip("litellm", reason="litellm is not installed")
+    command = [sys.executable, ROOT / "benchmarks" / "protocol.py", "--url", random_server.url, "--model", "tiny"]
+    run = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["items"] > 30
+
+
 @PATHS
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_vanishes_frees_its_row(server: Served, path: str, stream: bool) -> None:
