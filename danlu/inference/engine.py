@@ -23,6 +23,14 @@ from danlu.tokenizer.bpe import Tokenizer
 FinishReason = Literal["stop", "length"]
 
 
+class NotFinite(UserError):
+    """The logits of `rows` are not finite. The others are as they were before the step, which may be made again."""
+
+    def __init__(self, rows: list[int]) -> None:
+        super().__init__("the model's logits are not finite", mend="Load it in float32 or bfloat16")
+        self.rows = rows
+
+
 class Alternatives(NamedTuple):
     """What the model thought of one place before any temperature: the log-probability of the token that was taken, and
     the best ids with theirs."""
@@ -123,7 +131,7 @@ class Engine:
             vocab_size=tokenizer.vocab_size,
             max_length=max_length,
             tokenizer=tokenizer,
-            hidden_ids=tokenizer.special.values() if hide_special else (),
+            hidden_ids=tokenizer.control_ids if hide_special else (),
         )
 
     def admit(self, prompt_ids: list[int]) -> int:
@@ -242,8 +250,14 @@ class Engine:
 
     @torch.no_grad()
     def _choose(self, rows: list[int], ends: torch.Tensor, copies: int = 1) -> None:
-        """Draw a token for each of the rows and note it; a last state (D) of `ends` is that of `copies` rows."""
+        """Draw a token for each of the rows and note it; a last state (D) of `ends` is that of `copies` rows. Raises
+        NotFinite before anything is drawn."""
         logits = self.model.lm_head(ends)[:, : self.vocab_size].repeat_interleave(copies, 0)  # (B, V)
+        finite = torch.isfinite(logits).all(-1).tolist()
+        if not all(finite):
+            broken = [row for row, is_finite in zip(rows, finite, strict=True) if not is_finite]
+            self.cache.clear(broken)
+            raise NotFinite(broken)
         alike: dict[tuple[float, float, int], list[int]] = defaultdict(list)
         for place, row in enumerate(rows):
             sampling = self.rows[row].sampling
@@ -325,7 +339,7 @@ def generate_batch(
         record=record,
         max_length=max(map(len, prompts), default=0) + sampling.max_new_tokens,
         tokenizer=tokenizer,
-        hidden_ids=tokenizer.special.values() if tokenizer else (),
+        hidden_ids=tokenizer.control_ids if tokenizer else (),
         prefix=prefix,
     )
     waiting = list(range(len(prompts)))[::-1]

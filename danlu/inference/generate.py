@@ -38,8 +38,9 @@ def stream_row(engine: Engine, row: int) -> Generator[str, None, None]:
 
 def stream_pieces(model: Transformer, tokenizer: Tokenizer, prompt: Prompt, sampling: SamplingConfig) -> Iterator[str]:
     """Pieces of the continuation as they come, never half a character; ends at an end token or a limit."""
-    engine = Engine.for_text(model, tokenizer, sampling)
-    row = engine.admit(encode_prompt(tokenizer, prompt))
+    ids = encode_prompt(tokenizer, prompt)
+    engine = Engine.for_text(model, tokenizer, sampling, max_length=len(ids) + sampling.max_new_tokens)
+    row = engine.admit(ids)
     yield from stream_row(engine, row)
 
 

@@ -5,6 +5,7 @@ one token after the same context are read as one. Neither changes a number (test
 Shapes: B rows, T tokens read, D hidden, V vocabulary.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -172,6 +173,9 @@ class _Reader:
             for number, tokens in reading.wanted:
                 at = torch.tensor(tokens, device=self.device)
                 chosen = logprobs[-len(tokens) :].gather(-1, at[:, None])
+                logprob = float(chosen.sum())
+                if not math.isfinite(logprob):
+                    raise UserError("the model's logits are not finite", mend="Load it in float32 or bfloat16")
                 is_greedy = bool((best[-len(tokens) :] == at).all())
-                found.append((number, Likelihood(float(chosen.sum()), is_greedy)))
+                found.append((number, Likelihood(logprob, is_greedy)))
         return found

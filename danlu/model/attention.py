@@ -162,6 +162,10 @@ class KVCache:
         self.values[layer][at] = value.transpose(1, 2).to(self.values.dtype)
         return self.keys[layer][read, :, :length], self.values[layer][read, :, :length]  # (B, K, S, E)
 
+    def clear(self, rows: list[int]) -> None:
+        """Forget what is not finite: a mask hides a slot by a weight of 0, and 0 times NaN is NaN."""
+        self.keys[:, rows], self.values[:, rows] = 0, 0
+
     def copy(self, sources: Tensor, rows: Tensor, copies: int, length: int) -> None:
         """Give the first `length` slots of row `sources[i]` to `copies` of the `rows` after one another."""
         if copies > 1:

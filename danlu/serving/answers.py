@@ -114,9 +114,14 @@ def _data(chunk: BaseModel, include_usage: bool) -> str:
 
 def _known(error: Exception) -> ApiError:
     """The error as the client is told of it; one that nobody expected is logged."""
+    log_unknown(error)
+    return from_exception(error)
+
+
+def log_unknown(error: Exception) -> None:
+    """Log an error that nobody expected."""
     if not isinstance(error, ApiError | UserError | Busy | Closed):
         log.error("a reply failed", exc_info=error)
-    return from_exception(error)
 
 
 class EventStream(Response):

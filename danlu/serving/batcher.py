@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from danlu.inference.config import SamplingConfig
-from danlu.inference.engine import Alternatives, Engine, FinishReason
+from danlu.inference.engine import Alternatives, Engine, FinishReason, NotFinite
 from danlu.inference.engine import Sequence as Row
 from danlu.run.errors import UserError
 
@@ -199,13 +199,15 @@ class Batcher:
                 self._hand_over_all()
                 self._engine.step()
                 self._hand_over_all()
+            except NotFinite as error:
+                self._end([job for job in self._running if job.rows.keys() & error.rows], error)
             except Exception as error:
                 # No request may end the server. A step that fails half way leaves rows that differ in length from
                 # what their tickets were told, so all that were running end with the error.
                 if not isinstance(error, UserError):
                     log.exception("a decoding step failed")
-                self._end_running(error)
-        self._end_running(Closed("the server was shut down before the reply was complete"))
+                self._end(list(self._running), error)
+        self._end(list(self._running), Closed("the server was shut down before the reply was complete"))
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False when the worker is to end."""
@@ -225,6 +227,18 @@ class Batcher:
     def _admit(self) -> None:
         """Take in those that wait, first come first served, as far as rows are free."""
         jobs = self._next_jobs()
+        try:
+            self._read(jobs)
+        except NotFinite:
+            # One prompt's fault is not that of the others which were to be read with it.
+            for job in jobs:
+                try:
+                    self._read([job])
+                except NotFinite as error:
+                    _tell([job], error)
+
+    def _read(self, jobs: list[_Job]) -> None:
+        """Have the engine read the prompts of jobs. Raises NotFinite, with none of them admitted."""
         if not jobs:
             return
         ticket, copies = jobs[0].ticket, len(jobs[0].samplings)
@@ -236,10 +250,12 @@ class Batcher:
                 ticket.num_alternatives,
                 ticket.stop_ids,
             )
+        except NotFinite:
+            raise
         except Exception as error:
             if not isinstance(error, UserError):
                 log.exception("prompts could not be read")
-            _end(jobs, error)
+            _tell(jobs, error)
             return
         for number, job in enumerate(jobs):
             own = rows[number * copies : (number + 1) * copies]
@@ -297,19 +313,18 @@ class Batcher:
         job.rows = {}
         self._running.remove(job)
 
-    def _end_running(self, error: Exception) -> None:
-        """End everything that runs with an error; when the server is ending also what waits."""
-        ended = list(self._running)
-        for job in ended:
+    def _end(self, jobs: list[_Job], error: Exception) -> None:
+        """End jobs that run with an error; when the server is ending also what waits."""
+        for job in jobs:
             self._leave(job)
         if isinstance(error, Closed):
             with self._changed:
-                ended += self._waiting
+                jobs = [*jobs, *self._waiting]
                 self._waiting.clear()
-        _end(ended, error)
+        _tell(jobs, error)
 
 
-def _end(jobs: Iterable[_Job], error: Exception) -> None:
+def _tell(jobs: Iterable[_Job], error: Exception) -> None:
     """Tell each ticket of the jobs once what went wrong."""
     for job in jobs:
         if not job.ticket.over:

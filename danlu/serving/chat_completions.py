@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from danlu.inference.engine import FinishReason
 from danlu.serving.continuation import Continuation, ScoredToken, TokenNames
@@ -44,11 +45,21 @@ def _content(message: ChatMessage, number: int) -> str:
 def _written(call: ToolCall) -> str:
     """A call as Qwen 2.5's template writes it into the assistant's text; arguments that are not JSON stay a text."""
     try:
-        arguments = json.loads(call.function.arguments)
-    except ValueError:
-        arguments = call.function.arguments
-    said = json.dumps({"name": call.function.name, "arguments": arguments}, ensure_ascii=False)
+        said = _call(call, json.loads(call.function.arguments, object_pairs_hook=_object))
+    except (ValueError, RecursionError):
+        said = _call(call, call.function.arguments)
     return f"<tool_call>\n{said}\n</tool_call>"
+
+
+def _call(call: ToolCall, arguments: Any) -> str:
+    return json.dumps({"name": call.function.name, "arguments": arguments}, ensure_ascii=False, allow_nan=False)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError for a name given twice, one value of which would be lost."""
+    if len(values := dict(pairs)) < len(pairs):
+        raise ValueError("a name is given twice")
+    return values
 
 
 class ChatForm:
@@ -65,7 +76,7 @@ class ChatForm:
                 index=index,
                 message=ReplyMessage(content=continuation.text),
                 logprobs=self._logprobs(continuation.tokens),
-                finish_reason=continuation.finish_reason or "stop",
+                finish_reason=continuation.ended_by,
             )
             for index, continuation in enumerate(continuations)
         ]

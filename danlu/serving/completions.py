@@ -40,7 +40,7 @@ class CompletionForm:
                 index=index,
                 text=continuation.text,
                 logprobs=self._logprobs(continuation.tokens),
-                finish_reason=continuation.finish_reason,
+                finish_reason=continuation.ended_by,
             )
             for index, continuation in enumerate(continuations)
         ]

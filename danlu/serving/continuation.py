@@ -24,10 +24,16 @@ class Continuation:
         self.text, self.num_tokens = "", 0
         self.finish_reason: FinishReason | None = None
         self.tokens: list[ScoredToken] = []
-        self._control_ids = frozenset(tokenizer.special.values())
+        self._control_ids = tokenizer.control_ids
         self._decoder = StreamDecoder(tokenizer)
         self._length = 0
         self._held: list[ScoredToken] = []
+
+    @property
+    def ended_by(self) -> FinishReason:
+        """`finish_reason` of one that has ended."""
+        assert self.finish_reason is not None
+        return self.finish_reason
 
     def add(self, piece: Piece) -> list[ScoredToken]:
         """Take a piece; the tokens that became certain with it.
@@ -54,7 +60,7 @@ class TokenNames:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._control_ids = frozenset(tokenizer.special.values())
+        self._control_ids = tokenizer.control_ids
 
     def bytes_of(self, token_id: int) -> list[int] | None:
         """The exact bytes; None for a control token, which is no text."""

@@ -81,7 +81,7 @@ def from_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     nearest = max(own, key=_nearness)
     param = _param(_path(nearest))
     said = list(dict.fromkeys(_said(error) for error in own if _nearness(error) == _nearness(nearest)))
-    if len(first) == 1 and first[0] in ONLY:
+    if len(first) == 1 and first[0] in ONLY and nearest["type"] != "extra_forbidden":
         param = str(first[0])
         said = [f"only {ONLY[param]} is supported"]
     return ApiError(400, f"{param or 'the body'}: {', or '.join(said)}", param=param or None, code=nearest["type"])

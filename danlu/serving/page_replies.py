@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from danlu.inference.config import SamplingConfig
 from danlu.run.errors import UserError
+from danlu.serving.answers import log_unknown
 from danlu.serving.batcher import Batcher, Busy, Closed, Piece, Ticket
 from danlu.serving.conversation import REPLY_SHARE, Conversation
 from danlu.serving.page_texts import Texts
@@ -127,7 +128,8 @@ class Replies:
                 waits = reply.last is None and self._batcher.num_waiting > 0
                 yield reply.view(asked, texts.waiting if waits else left_out, is_running=True)
         except Exception as error:
-            # Told apart from the reader's leaving, which is no Exception. The batcher has logged what it is.
+            # Told apart from the reader's leaving, which is no Exception.
+            log_unknown(error)
             reply.error = error
         finally:
             ticket.cancel()

@@ -36,6 +36,7 @@ SCRIPTS: dict[str, list[str | int]] = {
     "no stop": ["EN", "D_", "OX"],
     "inside": ["x\n", "\nUser: hello"],
     "hi": ["Hello", ",", " world"],
+    "two worlds": [" world", " two", " world", "Hello"],
     "blanks": ["  ", " two"],
     "control": ["Hello", "<|im_start|>", "<|extra_0|>", " world"],
 }

@@ -21,7 +21,8 @@ from scripted_model import ScriptedModel, Served, scripted_tokenizer, served, wa
 from danlu.cli import main
 from danlu.run.errors import UserError
 from danlu.serving.config import ServeConfig
-from danlu.serving.server import is_loopback, open_socket
+from danlu.serving.guard import is_loopback
+from danlu.serving.server import open_socket
 from danlu.tokenizer.bpe import Tokenizer
 
 if TYPE_CHECKING:
