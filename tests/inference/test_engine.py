@@ -9,7 +9,7 @@ from torch import Tensor
 
 from danlu.inference import engine as engine_module
 from danlu.inference.config import SamplingConfig
-from danlu.inference.engine import Engine, generate_batch
+from danlu.inference.engine import Engine, NotFinite, generate_batch
 from danlu.inference.sampling import Drawn, draw
 from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
@@ -130,6 +130,53 @@ def test_a_prompt_that_fails_gives_its_row_back(tiny_model: MakeModel) -> None:
     with pytest.raises(ValueError, match="every row is taken"):
         engine.admit(prompt(3))
     engine.remove(row)
+
+
+def poisoned(model: Transformer, token: int) -> None:
+    """From now on `token` makes everything that reads it NaN."""
+    with torch.no_grad():
+        model.embed_tokens.weight[token] = float("nan")
+
+
+def test_a_prompt_that_is_not_finite_leaves_nothing_behind_in_its_row(tiny_model: MakeModel) -> None:
+    """M08: a mask gives NaN a weight of 0, and 0 times NaN is NaN."""
+    sound, model = tiny_model(), tiny_model()
+    poisoned(model, 299)
+    engine = Engine(model, [], GREEDY, max_rows=2, vocab_size=299)
+    with pytest.raises(NotFinite):
+        engine.admit([5, 6, 299, 8, 9, 10, 11, 12])
+    rows = engine.admit_all([[5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [3, 4]])
+    for _ in range(5):
+        engine.step()
+    alone = generate_batch(sound, [], [[5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [3, 4]], GREEDY, vocab_size=299)
+    for row, expected in zip(rows, alone, strict=True):
+        assert engine.rows[row].output_ids == expected.output_ids[:6]
+
+
+def test_a_row_that_breaks_in_a_step_is_named_and_the_step_can_be_made_again(tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    engine = Engine(model, [], SamplingConfig(temperature=1.0, max_new_tokens=20, seed=1), max_rows=2)
+    first, second = engine.admit_all([prompt(4), prompt(9)])
+    alone = Engine(model, [], SamplingConfig(temperature=1.0, max_new_tokens=20, seed=1))
+    expected = alone.rows[alone.admit(prompt(4))]
+    while engine.rows[first].output_ids[-1] == engine.rows[second].output_ids[-1]:
+        engine.step()
+        alone.step()
+    token = engine.rows[second].output_ids[-1]
+    kept = model.embed_tokens.weight[token].detach().clone()
+    poisoned(model, token)
+    before = list(engine.rows[first].output_ids)
+    with pytest.raises(NotFinite) as broken:
+        engine.step()
+    assert broken.value.rows == [second]
+    assert engine.rows[first].output_ids == before, "half a step was noted"
+    engine.remove(second)
+    with torch.no_grad():
+        model.embed_tokens.weight[token] = kept
+    for _ in range(3):
+        engine.step()
+        alone.step()
+    assert engine.rows[first].output_ids == expected.output_ids, "the draws of the step that failed were lost"
 
 
 def test_a_step_without_anything_to_continue_does_nothing(tiny_model: MakeModel) -> None:

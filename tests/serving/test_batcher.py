@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import pytest
+import torch
 from scripted_model import ScriptedModel, scripted_tokenizer, wait_for
 
 from danlu.inference.config import SamplingConfig
@@ -198,6 +199,30 @@ def test_a_step_that_fails_ends_what_runs_and_nothing_else(
         return (await texts(batcher.submit([ids(scripted, "hi")], [GREEDY] * 8)))[0]
 
     assert asyncio.run(work()) == "Hello, world", "rows were lost"
+
+
+def test_a_prompt_that_is_not_finite_ends_alone(
+    make: Made, tiny_model: Callable[..., Transformer], tiny_tokenizer: Tokenizer
+) -> None:
+    model = tiny_model(max_position_embeddings=128)
+    bad = tiny_tokenizer.special["<|extra_1|>"]
+    with torch.no_grad():
+        model.embed_tokens.weight[bad] = float("nan")
+    batcher = make(model, tiny_tokenizer)
+
+    async def work() -> list[str]:
+        running = batcher.submit([prompts(3)[2]], [GREEDY])
+        read_together = [batcher.submit([ids], [GREEDY]) for ids in ([5, bad, 7], [9, 10, 11], [12, 13, bad])]
+        for number in (0, 2):
+            with pytest.raises(UserError, match="not finite"):
+                await all_pieces(read_together[number])
+        return [*await texts(running), *await texts(read_together[1])]
+
+    alone = generate_batch(
+        model, tiny_tokenizer.stop_ids, [prompts(3)[2], [9, 10, 11]], GREEDY, vocab_size=tiny_tokenizer.vocab_size,
+        tokenizer=tiny_tokenizer,
+    )  # fmt: skip
+    assert asyncio.run(work()) == [sequence.text.take() for sequence in alone if sequence.text]
 
 
 def refused(batcher: Batcher, prompt: list[int], samplings: Sequence[SamplingConfig], error: type[Exception]) -> None:

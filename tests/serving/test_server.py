@@ -343,6 +343,16 @@ def test_null_content_beside_tool_calls(server: Served) -> None:
     assert [message["content"] for message in seen] == ["1+1", written, "2", ""]
 
 
+@pytest.mark.parametrize("arguments", ["[" * 100_000, "[" * 990 + "]" * 990, '{"a": 1, "a": 2}', '{"a": 1e400}', "no"])
+def test_arguments_that_are_not_plain_json_stay_text(server: Served, arguments: str) -> None:
+    call = {"type": "function", "function": {"name": "add", "arguments": arguments[:100]}}
+    seen = shown(server, {"role": "assistant", "content": None, "tool_calls": [call]})
+    assert json.loads(seen[0]["content"].splitlines()[1]) == {"name": "add", "arguments": arguments[:100]}
+    long = {"type": "function", "function": {"name": "add", "arguments": arguments}}
+    turns = [{"role": "assistant", "content": None, "tool_calls": [long]}]
+    assert server.ask(CHAT, messages=turns).status_code in (200, 400), "400: longer than the model reads"
+
+
 @pytest.mark.parametrize(
     "roles",
     [["user"], ["system", "user"], ["user", "assistant", "user"], ["user", "assistant", "tool"], ["user", "assistant"]],

@@ -18,7 +18,9 @@ import httpx
 import pytest
 from scripted_model import ScriptedModel, Served, scripted_tokenizer, served, wait_for
 
+import danlu.serving.server
 from danlu.cli import main
+from danlu.model.checkpoint import save_model
 from danlu.run.errors import UserError
 from danlu.serving.config import ServeConfig
 from danlu.serving.guard import is_loopback
@@ -367,6 +369,31 @@ def test_an_empty_key_does_not_open_the_server(
 def test_a_folder_without_a_model_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["serve", str(tmp_path / "nothing"), "--port", "0"]) == 1
     assert "no such model folder" in capsys.readouterr().err
+
+
+def test_a_length_that_the_model_has_not_is_one_line(
+    capsys: pytest.CaptureFixture[str], tiny_model: "Callable[..., Transformer]", tiny_tokenizer: Tokenizer,
+    tiny_tokenizer_folder: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    save_model(tmp_path / "model", tiny_model(), tiny_tokenizer_folder, list(tiny_tokenizer.stop_ids), 0)
+    assert main(["serve", str(tmp_path / "model"), "--port", "0", "--max-length", "100000"]) == 1
+    assert "--max-length: the model reads 64 tokens, not 100000" in capsys.readouterr().err
+
+
+def test_a_head_must_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(danlu.serving.server, "HEAD_SECONDS", 0.6)
+    tokenizer = scripted_tokenizer()
+    with served(ScriptedModel(tokenizer), tokenizer) as server:
+        server.model.delay = 0.02
+        with connected(server) as silent, connected(server) as half, connected(server) as answered:
+            half.sendall(b"GET /health HTTP/1.1\r\nHost: 127")
+            started = time.monotonic()
+            answered.sendall(request_bytes(CHAT, body_of(CHAT, "count", max_tokens=60)))
+            for connection in (silent, half):
+                with contextlib.suppress(ConnectionResetError):
+                    assert connection.recv(100) == b""
+            assert time.monotonic() - started < 5
+            assert b'"finish_reason":"length"' in answered.recv(10**6), "an answer may take its time"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])

@@ -179,6 +179,13 @@ def test_a_wrong_chat_is_refused_by_name(server: Served, case: tuple[str, Any, s
     refused(server.client.post(CHAT, json=sent), 400, param or name)
 
 
+def test_a_field_of_the_other_endpoint_is_not_known(server: Served) -> None:
+    chat = server.client.post(CHAT, json={"model": "tiny", "messages": MESSAGES, "echo": False})
+    assert "not known" in refused(chat, 400, "echo")
+    text = server.client.post(TEXT, json={"model": "tiny", "prompt": "hi", "tools": []})
+    assert "not known" in refused(text, 400, "tools")
+
+
 @pytest.mark.parametrize("case", IN_TEXTS, ids=case_names)
 def test_a_wrong_text_request_is_refused_by_name(server: Served, case: tuple[str, Any, str]) -> None:
     name, value, param = case
@@ -295,12 +302,12 @@ def test_no_page_elsewhere_is_given_leave(server: Served) -> None:
     refused(answers[0], 405)
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", ""])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "testserver", ""])
 def test_a_foreign_name_for_this_machine_is_refused(server: Served, host: str) -> None:
     refused(server.client.get("/v1/models", headers={"Host": host}), 403)
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:8000", "[::1]:8000", "[::1]"])
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.8.8.8:1", "127.0.0.1:8000", "[::1]:8000", "[::1]"])
 def test_loopback_names_are_answered(server: Served, host: str) -> None:
     assert server.client.get("/v1/models", headers={"Host": host}).status_code == 200
 

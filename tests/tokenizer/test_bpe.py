@@ -124,6 +124,21 @@ def test_a_million_characters_take_linear_time(tokenizer: Tokenizer, character: 
     assert tokenizer.encode(text[:2000]) == reference(text[:2000], tokenizer.vocabulary.ranks)
 
 
+def test_runs_of_marks_and_blanks_take_linear_time(tokenizer: Tokenizer) -> None:
+    """Marks out of order, which NFC sorts; blanks in runs that are long and not very long."""
+    for text in ("a" + "\u0301\u0316" * 100_000, ("x" + " " * 4999) * 40):
+        started = time.process_time()
+        ids = tokenizer.encode(text)
+        assert time.process_time() - started < 2, "the time grows with the square of a run"
+        assert tokenizer.decode(ids) == normalize(text)
+
+
+@given(st.text(st.sampled_from("ae\u0301\u0316\u0344\u0345\u05b0\u0f71\u1dce\u3099"), max_size=400))
+@settings(max_examples=300, deadline=None)
+def test_long_runs_of_marks_are_normalized_as_any(text: str) -> None:
+    assert normalize(text * 4) == unicodedata.normalize("NFC", text * 4)
+
+
 def test_a_very_long_white_run_inside_text_is_cut_as_the_pattern_cuts_it(tokenizer: Tokenizer) -> None:
     """12,000 characters are more than `LONGEST_WHITE_RUN`, and few enough for the pattern's own engine."""
     for before in ("", "a", "!", "1", "\u0301"):
