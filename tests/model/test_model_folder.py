@@ -52,7 +52,7 @@ def test_a_saved_model_computes_bit_for_bit_the_same(tiny_model: MakeModel, tmp_
 
 
 def test_the_door_load_gives_model_and_tokenizer(folder: Path, tiny_tokenizer: Tokenizer) -> None:
-    model, tokenizer = danlu.load(folder)
+    model, tokenizer = danlu.load(folder, device="cpu")
     assert tokenizer is not None
     assert tokenizer.encode("你好 river") == tiny_tokenizer.encode("你好 river")
     assert model(IDS).shape == (2, 20, 300)

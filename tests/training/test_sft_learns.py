@@ -144,7 +144,7 @@ def test_a_file_with_nothing_to_learn_is_refused_before_training(
 
 
 def test_the_saved_model_does_not_drop_out(tuned: Path) -> None:
-    model, _ = danlu.load(tuned)
+    model, _ = danlu.load(tuned, device="cpu")
     ids = torch.arange(20)[None]
     with torch.no_grad():
         assert torch.equal(model(ids), model(ids))
