@@ -4,8 +4,9 @@ Each row has its own length and positions, so nothing depends on what else is in
 Shapes: B rows, T tokens, V vocabulary.
 """
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -152,6 +153,44 @@ class Engine:
         `samplings` has values of its own for every row, whose seeds are taken as they are: such a row draws alike
         whatever was admitted before it. `stop_ids` end these rows, beside the engine's own.
         """
+        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+        with self._taken(prompts, copies, samplings, num_alternatives, stop_ids) as rows:
+            for start in range(0, len(order), READ_TOGETHER):
+                own = order[start : start + READ_TOGETHER]
+                own_rows = [row for place in own for row in rows[place * copies : (place + 1) * copies]]
+                self._read([prompts[place] for place in own], own_rows, copies)
+        return rows
+
+    def admit_in_pieces(
+        self,
+        prompt_ids: list[int],
+        size: int,
+        copies: int = 1,
+        samplings: Items[SamplingConfig] | None = None,
+        num_alternatives: int | None = None,
+        stop_ids: Iterable[int] = (),
+    ) -> Generator[None, None, list[int]]:
+        """As `admit_all` with one prompt, of which every `next` reads `size` tokens: steps of other rows can come
+        between. It returns the rows' numbers; closing it frees them."""
+        with self._taken([prompt_ids], copies, samplings, num_alternatives, stop_ids) as rows:
+            start = len(self.prefix)
+            while start + size < len(prompt_ids):
+                self._run(rows[:1], [prompt_ids[start : start + size]], start, 1)
+                start += size
+                yield
+            self._choose(rows, self._run(rows, [prompt_ids[start:]], start, copies), copies)
+        return rows
+
+    @contextlib.contextmanager
+    def _taken(
+        self,
+        prompts: list[list[int]],
+        copies: int,
+        samplings: Items[SamplingConfig] | None,
+        num_alternatives: int | None,
+        stop_ids: Iterable[int],
+    ) -> Iterator[list[int]]:
+        """Rows for prompts that are to be read inside; they are given back if that fails."""
         row_stop_ids = self.stop_ids.union(stop_ids)
         for prompt_ids in prompts:
             self.check(prompt_ids)
@@ -168,17 +207,12 @@ class Engine:
                 text=TextStream(self.tokenizer, sampling.stop) if self.tokenizer else None,
                 num_alternatives=num_alternatives,
             )
-        order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         try:
-            for start in range(0, len(order), READ_TOGETHER):
-                own = order[start : start + READ_TOGETHER]
-                own_rows = [row for place in own for row in rows[place * copies : (place + 1) * copies]]
-                self._read([prompts[place] for place in own], own_rows, copies)
-        except BaseException:  # Ctrl-C too: the caller never learns the rows' numbers, so their places are freed here.
+            yield rows
+        except BaseException:  # Ctrl-C too: the caller never learns the rows' numbers.
             for row in rows:
                 self.remove(row)
             raise
-        return rows
 
     def _read(self, prompts: list[list[int]], rows: list[int], copies: int) -> None:
         """Take prompts into the cache in one pass and choose the first token of each row."""
@@ -207,8 +241,8 @@ class Engine:
         return generator
 
     def step(self) -> None:
-        """Continue every row that has not ended by one token."""
-        going = [row for row, sequence in sorted(self.rows.items()) if sequence.finish_reason is None]
+        """Continue every row that has been read and has not ended by one token."""
+        going = [row for row, each in sorted(self.rows.items()) if each.finish_reason is None and each.output_ids]
         if not going:
             return
         last = torch.tensor([[self.rows[row].output_ids[-1]] for row in going])  # (B, 1)

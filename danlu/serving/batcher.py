@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from danlu.inference.config import SamplingConfig
@@ -18,8 +18,8 @@ from danlu.inference.engine import Sequence as Row
 from danlu.run.errors import UserError
 
 READ_AT_ONCE = 512
-"""Tokens of prompts that are read between two decoding steps, or one longer prompt: our choice, so that a crowd of new
-requests does not hold up those that are being answered."""
+"""Tokens of prompts that are read between two decoding steps: our choice, so that neither a crowd of new requests nor a
+long one holds up those that are being answered."""
 
 log = logging.getLogger("danlu.serving")
 
@@ -126,6 +126,8 @@ class Batcher:
         self._engine = engine
         self._waiting: deque[_Job] = deque()
         self._running: list[_Job] = []
+        self._reading: tuple[_Job, Generator[None, None, list[int]]] | None = None
+        """The job whose long prompt is read piece by piece."""
         self._changed = threading.Condition()
         self._closing = False
         self._deadline = float("inf")
@@ -140,7 +142,8 @@ class Batcher:
     @property
     def num_running(self) -> int:
         """Rows in use."""
-        return sum(len(job.rows) for job in list(self._running))
+        reading = self._reading
+        return sum(len(job.rows) for job in list(self._running)) + (len(reading[0].samplings) if reading else 0)
 
     @property
     def num_waiting(self) -> int:
@@ -212,21 +215,32 @@ class Batcher:
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False when the worker is to end."""
         with self._changed:
-            while not (self._waiting or self._running or self._closing):
+            while not (self._waiting or self._running or self._reading or self._closing):
                 self._changed.wait()
-            done = not (self._waiting or self._running)
+            done = not (self._waiting or self._running or self._reading)
             return not (self._closing and (done or time.monotonic() >= self._deadline))
 
     def _drop(self) -> None:
         for job in [job for job in self._running if job.ticket.over]:
             self._leave(job)
+        if self._reading and self._reading[0].ticket.over:
+            self._stop_reading()
         with self._changed:
             if any(job.ticket.over for job in self._waiting):
                 self._waiting = deque(job for job in self._waiting if not job.ticket.over)
 
     def _admit(self) -> None:
         """Take in those that wait, first come first served, as far as rows are free."""
+        if self._reading:
+            self._read_on(*self._reading)
+            return
         jobs = self._next_jobs()
+        if jobs and len(jobs[0].prompt_ids) > READ_AT_ONCE:
+            (job,) = jobs
+            more = len(job.samplings), job.samplings, job.ticket.num_alternatives, job.ticket.stop_ids
+            self._reading = job, self._engine.admit_in_pieces(job.prompt_ids, READ_AT_ONCE, *more)
+            self._read_on(*self._reading)
+            return
         try:
             self._read(jobs)
         except NotFinite:
@@ -236,6 +250,30 @@ class Batcher:
                     self._read([job])
                 except NotFinite as error:
                     _tell([job], error)
+
+    def _read_on(self, job: _Job, pieces: Generator[None, None, list[int]]) -> None:
+        """Read the next piece of a long prompt."""
+        try:
+            next(pieces)
+        except StopIteration as end:
+            self._reading = None
+            self._start(job, end.value)
+        except Exception as error:
+            self._reading = None
+            _log_unknown(error)
+            _tell([job], error)
+
+    def _stop_reading(self) -> _Job:
+        """Give back the rows of the prompt that is being read; its job."""
+        assert self._reading
+        (job, pieces), self._reading = self._reading, None
+        pieces.close()
+        return job
+
+    def _start(self, job: _Job, rows: list[int]) -> None:
+        """From now on the job's continuations grow in these rows."""
+        job.rows = {row: job.first_index + copy for copy, row in enumerate(rows)}
+        self._running.append(job)
 
     def _read(self, jobs: list[_Job]) -> None:
         """Have the engine read the prompts of jobs. Raises NotFinite, with none of them admitted."""
@@ -253,14 +291,11 @@ class Batcher:
         except NotFinite:
             raise
         except Exception as error:
-            if not isinstance(error, UserError):
-                log.exception("prompts could not be read")
+            _log_unknown(error)
             _tell(jobs, error)
             return
         for number, job in enumerate(jobs):
-            own = rows[number * copies : (number + 1) * copies]
-            job.rows = {row: job.first_index + copy for copy, row in enumerate(own)}
-            self._running.append(job)
+            self._start(job, rows[number * copies : (number + 1) * copies])
 
     def _next_jobs(self) -> list[_Job]:
         """Those at the front of the queue that can be read together: alike in what the engine takes for all of its
@@ -318,10 +353,16 @@ class Batcher:
         for job in jobs:
             self._leave(job)
         if isinstance(error, Closed):
+            jobs = [*jobs, self._stop_reading()] if self._reading else jobs
             with self._changed:
                 jobs = [*jobs, *self._waiting]
                 self._waiting.clear()
         _tell(jobs, error)
+
+
+def _log_unknown(error: Exception) -> None:
+    if not isinstance(error, UserError):
+        log.error("a prompt could not be read", exc_info=error)
 
 
 def _tell(jobs: Iterable[_Job], error: Exception) -> None:

@@ -179,6 +179,38 @@ def test_a_row_that_breaks_in_a_step_is_named_and_the_step_can_be_made_again(tin
     assert engine.rows[first].output_ids == expected.output_ids, "the draws of the step that failed were lost"
 
 
+@pytest.mark.parametrize("length", [16, 17, 40, 48])
+def test_a_prompt_read_in_pieces_is_continued_as_one_read_whole(tiny_model: MakeModel, length: int) -> None:
+    model = tiny_model()
+    whole = generate_batch(model, [], [prompt(length), prompt(5)], GREEDY)
+    engine = Engine(model, [], GREEDY, max_rows=4)
+    beside = engine.admit(prompt(5))
+    pieces = engine.admit_in_pieces(prompt(length), 16, copies=2)
+    num_pieces = 1
+    try:
+        while True:
+            next(pieces)
+            num_pieces += 1
+            engine.step()
+    except StopIteration as end:
+        rows = end.value
+    assert num_pieces == -(-length // 16)
+    while any(engine.rows[row].finish_reason is None for row in (*rows, beside)):
+        engine.step()
+    assert [engine.rows[row].output_ids for row in rows] == [whole[0].output_ids] * 2
+    assert engine.rows[beside].output_ids == whole[1].output_ids
+
+
+def test_a_prompt_that_is_given_up_between_two_pieces_frees_its_rows(tiny_model: MakeModel) -> None:
+    engine = Engine(tiny_model(), [], GREEDY, max_rows=2)
+    pieces = engine.admit_in_pieces(prompt(40), 16, copies=2)
+    next(pieces)
+    assert not engine.free
+    pieces.close()
+    assert len(engine.free) == 2
+    assert not engine.rows
+
+
 def test_a_step_without_anything_to_continue_does_nothing(tiny_model: MakeModel) -> None:
     engine = Engine(tiny_model(), [], SamplingConfig(temperature=0.0, max_new_tokens=1))
     engine.step()

@@ -13,6 +13,7 @@ from danlu.inference.config import SamplingConfig
 from danlu.inference.engine import Engine, generate_batch
 from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
+from danlu.serving import batcher as batcher_module
 from danlu.serving.batcher import Batcher, Busy, Closed, Piece, Ticket
 from danlu.tokenizer.bpe import Tokenizer
 
@@ -223,6 +224,58 @@ def test_a_prompt_that_is_not_finite_ends_alone(
         tokenizer=tiny_tokenizer,
     )  # fmt: skip
     assert asyncio.run(work()) == [sequence.text.take() for sequence in alone if sequence.text]
+
+
+def test_a_long_prompt_is_read_between_the_steps_of_others(
+    make: Made, tiny_model: Callable[..., Transformer], tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher_module, "READ_AT_ONCE", 16)
+    model = tiny_model(max_position_embeddings=128)
+    long, short = list(range(5, 85)), list(range(9, 15))
+    sampling = SamplingConfig(temperature=0, max_new_tokens=30)
+    passes: list[tuple[int, int]] = []
+    read = model.hidden_states
+
+    def noted(input_ids: torch.Tensor, **more: object) -> torch.Tensor:
+        passes.append(tuple(input_ids.shape))  # type: ignore[arg-type]
+        return read(input_ids, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(model, "hidden_states", noted)
+    batcher = make(model, tiny_tokenizer)
+
+    async def work() -> list[str]:
+        running = batcher.submit([short], [sampling])
+        await anext(running)
+        asked = batcher.submit([long], [sampling])
+        given_up = batcher.submit([long], [sampling])
+        given_up.cancel()
+        return [*await texts(asked), *await texts(running)]
+
+    told = asyncio.run(work())
+    pieces = [place for place, shape in enumerate(passes) if shape == (1, 16)]
+    assert len(pieces) == 5, "80 tokens, 16 at once"
+    assert all((1, 1) in passes[one:other] for one, other in pairwise(pieces)), "nobody else was continued meanwhile"
+    assert told[0] == asyncio.run(texts_alone(batcher, long, sampling))
+
+
+async def texts_alone(batcher: Batcher, prompt_ids: list[int], sampling: SamplingConfig) -> str:
+    return (await texts(batcher.submit([prompt_ids], [sampling])))[0]
+
+
+def test_a_long_prompt_may_be_given_up_while_it_is_read(
+    make: Made, tiny_model: Callable[..., Transformer], tiny_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batcher_module, "READ_AT_ONCE", 2)
+    batcher = make(tiny_model(max_position_embeddings=128), tiny_tokenizer)
+
+    async def work() -> None:
+        asked = batcher.submit([list(range(5, 125))], [GREEDY] * 3)
+        await asyncio.to_thread(wait_for, lambda: batcher.num_running == 3)
+        asked.cancel()
+        await asyncio.to_thread(wait_for, lambda: batcher.num_running == 0)
+        assert len(await texts(batcher.submit([[5, 6]], [GREEDY] * 8), 8)) == 8, "rows were lost"
+
+    asyncio.run(work())
 
 
 def refused(batcher: Batcher, prompt: list[int], samplings: Sequence[SamplingConfig], error: type[Exception]) -> None:
