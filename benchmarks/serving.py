@@ -34,8 +34,8 @@ from made_up import SHAPES, made_up_words, write_language_model
 from side_by_side import report, settings_of
 
 from danlu.inference.config import DtypeName
-from danlu.model.checkpoint import read_config
 from danlu.model.config import ModelConfig
+from danlu.model.hf_config import read_config
 
 MODELS: dict[str, ModelConfig] = {
     "100m": replace(SHAPES["demo"], hidden_size=768, intermediate_size=2560, num_hidden_layers=12,

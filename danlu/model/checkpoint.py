@@ -1,121 +1,28 @@
-"""Model folders in Hugging Face layout: language models open as `Qwen2ForCausalLM`, reward models as
-`Qwen2ForSequenceClassification` with one label.
+"""Model folders. Written in Hugging Face layout: language models open as `Qwen2ForCausalLM` (or `Qwen3…`, `Llama…`),
+reward models as `…ForSequenceClassification` with one label. Read in that layout and in the published Qwen v1's.
 
 In and out: `config.json`, `generation_config.json`, `model.safetensors`, and the tokenizer's files beside them.
 """
 
-import json
 import os
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from danlu.model.config import ModelConfig
+from danlu.model.hf_config import CAUSAL, SCALAR, hf_config, is_qwen_v1, is_reward_model, read_config
+from danlu.model.stored_tensors import QwenV1Tensors, StoredTensors, check, open_tensors
 from danlu.model.transformer import Backbone, ScalarModel, Transformer
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
 from danlu.tokenizer.bpe import Tokenizer
 
-ARCHITECTURES: dict[type[Backbone], str] = {
-    Transformer: "Qwen2ForCausalLM",
-    ScalarModel: "Qwen2ForSequenceClassification",
-}
-"""What Hugging Face calls our models."""
-
 B = TypeVar("B", bound=Backbone)
-
-
-def hf_config(model: Backbone, end_ids: list[int], pad_id: int | None) -> dict[str, Any]:
-    """config.json for a model of ours."""
-    config = model.config
-    # Without these transformers gives a classifier two labels.
-    labels = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}} if isinstance(model, ScalarModel) else {}
-    return {
-        "architectures": [ARCHITECTURES[type(model)]],
-        "model_type": "qwen2",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "max_position_embeddings": config.max_position_embeddings,
-        "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.rms_norm_eps,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "initializer_range": config.initializer_range,
-        "hidden_act": "silu",
-        "attention_dropout": 0.0,
-        "use_sliding_window": False,
-        "use_cache": True,
-        "bos_token_id": None,
-        "eos_token_id": end_ids,
-        "pad_token_id": pad_id,
-        "torch_dtype": "float32",
-        **labels,
-    }
-
-
-def read_config(folder: Path) -> ModelConfig:
-    """The shape in `folder/config.json`. Raises UserError for a folder that is not a Qwen2 model."""
-    values, path = _config_values(folder), folder / "config.json"
-    if values.get("model_type") != "qwen2":
-        raise UserError(f"model_type is {values.get('model_type')!r}", where=path, mend="Danlu opens `qwen2` folders")
-    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
-    names = [name for name in ModelConfig.__dataclass_fields__ if name in values and name != "rope_theta"]
-    try:
-        theta = _number("rope_theta", values.get("rope_theta") or rope.get("rope_theta") or 10_000.0)
-        config = ModelConfig(rope_theta=theta, **{name: _number(name, values[name]) for name in names})
-    except ValueError as error:
-        raise UserError(str(error), where=path) from error
-    _refuse_what_we_do_not_compute(values, rope, config, path)
-    return config
-
-
-def _config_values(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError("no config.json here, so this is not a model folder", where=folder)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"not valid JSON: {error}", where=path) from error
-    if not isinstance(values, dict):
-        raise UserError(f"not an object: {values!r:.40}", where=path)
-    return values
-
-
-def is_reward_model(folder: Path) -> bool:
-    """Whether `folder` says that it holds a model with one number for a head. Raises UserError as `read_config`."""
-    return ARCHITECTURES[ScalarModel] in (_config_values(folder).get("architectures") or ())
-
-
-def _number(name: str, value: Any) -> Any:
-    """`value` where it is a number (or a flag); ValueError naming the key where it is not."""
-    if not isinstance(value, int | float):
-        raise ValueError(f"{name} must be a number, not {value!r}")
-    return value
-
-
-def _refuse_what_we_do_not_compute(
-    values: dict[str, Any], rope: dict[str, Any], config: ModelConfig, path: Path
-) -> None:
-    """UserError for a setting that changes the result and that `Transformer` does not know."""
-    scaling = rope.get("rope_type") or rope.get("type") or "default"
-    unknown = {
-        f"rope type `{scaling}`": scaling != "default",
-        "use_sliding_window": bool(values.get("use_sliding_window")),
-        f"head_dim {values.get('head_dim')}": values.get("head_dim") not in (None, config.head_dim),
-        f"hidden_act `{values.get('hidden_act')}`": values.get("hidden_act", "silu") != "silu",
-    }
-    for name, asked in unknown.items():
-        if asked:
-            raise UserError(f"{name} is not supported", where=path, mend="Danlu computes plain Qwen2 models")
 
 
 def hf_tensors(model: Backbone) -> dict[str, Tensor]:
@@ -145,7 +52,8 @@ def save_model(
     """Write a model folder, whole or not at all. `end_ids` end a generation, in every file that names them (S13)."""
     with publish(folder) as aside:
         aside.mkdir()
-        write_json(aside / "config.json", hf_config(model, end_ids, pad_id))
+        head = SCALAR if isinstance(model, ScalarModel) else CAUSAL
+        write_json(aside / "config.json", hf_config(model.config, head, end_ids, pad_id))
         if isinstance(model, Transformer):
             write_json(
                 aside / "generation_config.json",
@@ -209,30 +117,36 @@ def _load(
     without: tuple[str, ...] = (),
 ) -> B:
     """A model of class `kind` with the tensors in `folder`; those named in `without` are left as memory had them."""
-    config, path = read_config(folder), folder / "model.safetensors"
-    if not path.is_file():
-        raise UserError("no such file", where=path, mend="A model folder holds config.json and model.safetensors")
+    config = read_config(folder)
     with torch.device("meta"):
         model = kind(config)
-    model = model.to_empty(device=device).to(dtype or torch.float32)
-    if isinstance(model, Transformer) and config.tie_word_embeddings:
-        model.lm_head.weight = model.embed_tokens.weight
-    places = hf_tensors(model)
-    try:
-        with safe_open(path, framework="pt") as weights, torch.no_grad():
-            found = set(weights.keys())
-            for name, place in places.items():
-                if name in without:
-                    continue
-                if name not in found:
-                    raise UserError(f"the tensor `{name}` is missing", where=path)
-                tensor = weights.get_tensor(name)
-                if tensor.shape != place.shape:
-                    raise UserError(
-                        f"`{name}` is {tuple(tensor.shape)}, config.json asks for {tuple(place.shape)}",
-                        where=path,
-                    )
-                place.copy_(tensor)
-    except SafetensorError as error:
-        raise UserError(f"not a whole safetensors file: {error}", where=path) from error
+    wanted = {name: tuple(place.shape) for name, place in hf_tensors(model).items() if name not in without}
+    with open_tensors(folder) as files:
+        stored: StoredTensors = QwenV1Tensors(files, set(wanted)) if is_qwen_v1(folder) else files
+        check(stored, wanted, folder, _may_be_left)
+        model = model.to_empty(device=device).to(dtype or torch.float32)
+        if isinstance(model, Transformer) and config.tie_word_embeddings:
+            model.lm_head.weight = model.embed_tokens.weight
+        places = hf_tensors(model)
+        with torch.no_grad():
+            for name in wanted:
+                places[name].copy_(stored.get(name))
+            _check_tied(stored, places, folder, config)
     return model.eval()
+
+
+def _may_be_left(name: str) -> bool:
+    """Whether a tensor that the model has no place for is known: tables that are computed, and another head."""
+    return name in ("lm_head.weight", "score.weight") or name.endswith(".rotary_emb.inv_freq")
+
+
+def _check_tied(stored: StoredTensors, places: dict[str, Tensor], folder: Path, config: ModelConfig) -> None:
+    """UserError where config.json says that the head is the embedding and the file has another (M04)."""
+    if not config.tie_word_embeddings or "lm_head.weight" not in stored.names:
+        return
+    embedding = places["model.embed_tokens.weight"]
+    if not torch.equal(stored.get("lm_head.weight").to(embedding), embedding):
+        raise UserError(
+            "tie_word_embeddings is true, but `lm_head.weight` is not the embedding", where=folder / "config.json",
+            mend="Set it to false",
+        )  # fmt: skip

@@ -1,11 +1,18 @@
 """The numbers that define a model, under the names that config.json uses."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Family = Literal["Qwen2", "Qwen3", "Llama"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Shape of a Qwen transformer (recipe section 3). Raises ValueError for sizes that cannot work together."""
+
+    family: Family = "Qwen2"
+    """`Qwen2`, as Qwen v1 and 1.5 to 2.5 are, has biases on Q, K and V; `Qwen3` norms every query and key head instead;
+    `Llama` has neither."""
 
     vocab_size: int = 0
     """Rows of the embedding and of the output projection; 0 in a recipe: the tokenizer's size, padded."""
@@ -24,6 +31,9 @@ class ModelConfig:
 
     num_key_value_heads: int = 16
     """Key and value heads; as many as query heads in Qwen v1."""
+
+    head_dim: int = 0
+    """Width of one head; 0 shares hidden_size out among the query heads."""
 
     max_position_embeddings: int = 2048
     """Tokens the model was trained to see; pretraining sets it to its sequence_length."""
@@ -53,21 +63,20 @@ class ModelConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.hidden_size % (2 * self.num_attention_heads):
-            raise ValueError(
-                f"hidden_size {self.hidden_size} must be an even multiple of "
-                f"num_attention_heads {self.num_attention_heads}"
-            )
+        if self.head_dim == 0:
+            if self.hidden_size % (2 * self.num_attention_heads):
+                raise ValueError(
+                    f"hidden_size {self.hidden_size} must be an even multiple of "
+                    f"num_attention_heads {self.num_attention_heads}"
+                )
+            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
+        if self.head_dim < 0 or self.head_dim % 2:
+            raise ValueError(f"head_dim must be even, not {self.head_dim}")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads {self.num_attention_heads} must be a multiple of "
                 f"num_key_value_heads {self.num_key_value_heads}"
             )
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one head."""
-        return self.hidden_size // self.num_attention_heads
 
     @property
     def num_matmul_parameters(self) -> int:
@@ -78,5 +87,5 @@ class ModelConfig:
 
     def train_flops_per_token(self, sequence_length: int) -> float:
         """Forward and backward, 6 per weight, and causal attention's two products over half the length on average."""
-        attention = 6 * self.num_hidden_layers * self.hidden_size * sequence_length
+        attention = 6 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * sequence_length
         return 6.0 * self.num_matmul_parameters + attention

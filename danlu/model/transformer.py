@@ -1,4 +1,5 @@
-"""The Qwen transformer (recipe section 3): pre-norm RMSNorm, rotary attention with bias on Q, K and V only, SwiGLU.
+"""The Qwen transformer (recipe section 3): pre-norm RMSNorm, rotary attention with bias on Q, K and V only, SwiGLU; by
+configuration also Qwen3, whose query and key heads are normed instead, and Llama.
 
 In: token ids. Out: hidden states, and by the head on them logits (`Transformer`) or one number (`ScalarModel`).
 Shapes: B batch, T tokens, D hidden, H query heads, K key/value heads, E head size, V vocabulary.
@@ -39,7 +40,7 @@ class RMSNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal self-attention; Q, K, V from one matrix with bias, the output without."""
+    """Causal self-attention; Q, K, V from one matrix, with bias where the family has it; the output without."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -50,7 +51,10 @@ class Attention(nn.Module):
         )
         self.layer = layer
         width = (self.heads + 2 * self.kv_heads) * self.head_dim
-        self.qkv_proj = Linear(config.hidden_size, width, bias=True)
+        self.qkv_proj = Linear(config.hidden_size, width, bias=config.family == "Qwen2")
+        has_norms = config.family == "Qwen3"
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if has_norms else None
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if has_norms else None
         self.o_proj = Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
     def forward(
@@ -59,6 +63,8 @@ class Attention(nn.Module):
         B, T, _ = hidden.shape
         heads = self.qkv_proj(hidden).view(B, T, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
         query, key, value = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)  # (B, H or K, T, E)
+        if self.q_norm and self.k_norm:
+            query, key = self.q_norm(query), self.k_norm(key)
         query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
         if context is not None:
             key, value = context.cache.update(

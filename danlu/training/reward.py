@@ -21,7 +21,8 @@ from torch import Tensor
 from danlu.conversations.preference_baselines import length_bias
 from danlu.inference.load import check_vocabulary
 from danlu.inference.score import score_groups
-from danlu.model.checkpoint import is_reward_model, load_reward_model, load_with_new_score, save_model
+from danlu.model.checkpoint import load_reward_model, load_with_new_score, save_model
+from danlu.model.hf_config import is_reward_model
 from danlu.model.transformer import ScalarModel
 from danlu.run.device import pick_device
 from danlu.run.files import write_json

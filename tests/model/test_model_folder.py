@@ -124,7 +124,7 @@ def test_a_config_that_is_no_object_is_refused(folder: Path, content: bytes) -> 
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"model_type": "llama"}, "'llama'"),
+        ({"model_type": "mamba"}, "'mamba'"),
         ({"hidden_size": "32"}, "hidden_size"),
         ({"hidden_size": 33}, "hidden_size 33"),
         ({"num_hidden_layers": None}, "num_hidden_layers"),
@@ -132,7 +132,9 @@ def test_a_config_that_is_no_object_is_refused(folder: Path, content: bytes) -> 
         ({"use_sliding_window": True, "sliding_window": 8}, "use_sliding_window"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}}, "yarn"),
-        ({"head_dim": 16}, "head_dim"),
+        ({"head_dim": 15}, "head_dim"),
+        ({"model_type": "llama", "attention_bias": True}, "attention_bias"),
+        ({"model_type": "llama", "mlp_bias": True}, "mlp_bias"),
         ({"hidden_act": "gelu"}, "gelu"),
     ],
 )

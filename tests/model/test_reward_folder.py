@@ -14,7 +14,8 @@ from torch import Tensor
 import danlu
 from danlu.inference.score import score_groups
 from danlu.model.branches import Group
-from danlu.model.checkpoint import is_reward_model, load_model, load_reward_model, load_with_new_score, save_model
+from danlu.model.checkpoint import load_model, load_reward_model, load_with_new_score, save_model
+from danlu.model.hf_config import is_reward_model
 from danlu.model.transformer import ScalarModel, Transformer
 from danlu.run.errors import UserError
 from danlu.tokenizer.bpe import Tokenizer

@@ -24,6 +24,10 @@ SHAPES: dict[str, dict[str, Any]] = {
         "rope_theta": 1_000_000.0,
         "rms_norm_eps": 1e-5,
     },
+    "Qwen3": {"family": "Qwen3", "num_key_value_heads": 2},
+    "Qwen3, heads wider than their share": {"family": "Qwen3", "head_dim": 24, "tie_word_embeddings": True},
+    "Llama": {"family": "Llama", "num_key_value_heads": 2, "rms_norm_eps": 1e-5},
+    "Llama, narrow heads": {"family": "Llama", "head_dim": 4},
     "wide heads and an odd vocabulary": {"num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 301},
 }
 
@@ -37,7 +41,7 @@ def test_transformers_computes_the_same_logits(tiny_model: MakeModel, tmp_path: 
     model = tiny_model(**shape)
     save_model(tmp_path / "m", model, None, [1, 2], 1)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m").eval()
-    assert type(theirs).__name__ == "Qwen2ForCausalLM"
+    assert type(theirs).__name__ == f"{model.config.family}ForCausalLM"
     with torch.no_grad():
         ours, reference = model(some_ids()), theirs(some_ids()).logits
     assert ours.abs().max() > 1, "logits this small would hide a difference"
@@ -46,9 +50,11 @@ def test_transformers_computes_the_same_logits(tiny_model: MakeModel, tmp_path: 
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_we_open_what_transformers_saves(tmp_path: Path, tied: bool) -> None:
+@pytest.mark.parametrize("family", ["Qwen2", "Qwen3", "Llama"])
+@pytest.mark.parametrize("max_shard_size", ["10GB", "40KB"])
+def test_we_open_what_transformers_saves(tmp_path: Path, family: str, tied: bool, max_shard_size: str) -> None:
     torch.manual_seed(3)
-    config = transformers.Qwen2Config(
+    config = getattr(transformers, f"{family}Config")(
         vocab_size=300,
         hidden_size=32,
         intermediate_size=48,
@@ -60,8 +66,9 @@ def test_we_open_what_transformers_saves(tmp_path: Path, tied: bool) -> None:
         tie_word_embeddings=tied,
         initializer_range=0.3,
     )
-    theirs = transformers.Qwen2ForCausalLM(config).eval()
-    theirs.save_pretrained(tmp_path / "m")
+    theirs = getattr(transformers, f"{family}ForCausalLM")(config).eval()
+    theirs.save_pretrained(tmp_path / "m", max_shard_size=max_shard_size)
+    assert (tmp_path / "m" / "model.safetensors").is_file() == (max_shard_size == "10GB")
     ours = load_model(tmp_path / "m")
     assert (ours.config.tie_word_embeddings, ours.config.max_position_embeddings) == (tied, 64)
     with torch.no_grad():

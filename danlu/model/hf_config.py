@@ -1,0 +1,157 @@
+"""`config.json` of Hugging Face's layout and of the published Qwen v1, to and from our `ModelConfig`.
+
+A setting that changes what a model computes and that we do not know is refused, never ignored.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from danlu.model.config import Family, ModelConfig
+from danlu.run.errors import UserError
+
+CAUSAL, SCALAR = "ForCausalLM", "ForSequenceClassification"
+"""What Hugging Face calls a language model, and one with a number for a head, behind the family's name."""
+
+FAMILIES: dict[str, Family] = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
+"""By `model_type`."""
+
+DEFAULT_ROPE_THETA = 10_000.0
+"""Of every family's configuration in transformers, where config.json says nothing."""
+
+
+def hf_config(config: ModelConfig, head: str, end_ids: list[int], pad_id: int | None) -> dict[str, Any]:
+    """config.json for a model of ours with such a `head`."""
+    family = config.family
+    # Without these transformers gives a classifier two labels.
+    labels = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}} if head == SCALAR else {}
+    own: dict[str, Any] = {"use_sliding_window": False} if family == "Qwen2" else {"attention_bias": False}
+    if family == "Qwen3" or config.head_dim * config.num_attention_heads != config.hidden_size:
+        own["head_dim"] = config.head_dim
+    return {
+        "architectures": [f"{family}{head}"],
+        "model_type": family.lower(),
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.rms_norm_eps,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "initializer_range": config.initializer_range,
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        **own,
+        "use_cache": True,
+        "bos_token_id": None,
+        "eos_token_id": end_ids,
+        "pad_token_id": pad_id,
+        "torch_dtype": "float32",
+        **labels,
+    }
+
+
+def config_values(folder: Path) -> dict[str, Any]:
+    """`folder/config.json`. Raises UserError for a folder without one, and for one that is no JSON object."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError("no config.json here, so this is not a model folder", where=folder)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"not valid JSON: {error}", where=path) from error
+    if not isinstance(values, dict):
+        raise UserError(f"not an object: {values!r:.40}", where=path)
+    return values
+
+
+def is_reward_model(folder: Path) -> bool:
+    """Whether `folder` says that it holds a model with one number for a head. Raises UserError as `read_config`."""
+    return any(str(name).endswith(SCALAR) for name in config_values(folder).get("architectures") or ())
+
+
+def is_qwen_v1(folder: Path) -> bool:
+    """Whether `folder` is in the layout of the published Qwen v1. Raises UserError as `config_values`."""
+    return config_values(folder).get("model_type") == "qwen"
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The shape in `folder/config.json`. Raises UserError for what no model of ours is."""
+    values, path = config_values(folder), folder / "config.json"
+    kind = values.get("model_type")
+    try:
+        if kind == "qwen":
+            return _qwen_v1(values, path)
+        if kind in FAMILIES:
+            return _hugging_face(values, FAMILIES[kind], path)
+    except ValueError as error:
+        raise UserError(str(error), where=path) from error
+    known = ", ".join(f"`{name}`" for name in (*FAMILIES, "qwen"))
+    raise UserError(f"model_type is {kind!r}", where=path, mend=f"Danlu opens {known}")
+
+
+def _hugging_face(values: dict[str, Any], family: Family, path: Path) -> ModelConfig:
+    rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
+    theta = _number("rope_theta", values.get("rope_theta") or rope.get("rope_theta") or DEFAULT_ROPE_THETA)
+    names = ModelConfig.__dataclass_fields__.keys() & values.keys() - {"family", "rope_theta"}
+    if values.get("head_dim") is None:
+        names -= {"head_dim"}
+    numbers = {name: _number(name, values[name]) for name in sorted(names)}
+    config = ModelConfig(family=family, rope_theta=theta, **numbers)
+    scaling = rope.get("rope_type") or rope.get("type") or "default"
+    _refuse(path, {
+        f"rope type `{scaling}`": scaling != "default",
+        "use_sliding_window": bool(values.get("use_sliding_window")),
+        f"hidden_act `{values.get('hidden_act')}`": values.get("hidden_act", "silu") != "silu",
+        "attention_bias": family != "Qwen2" and bool(values.get("attention_bias")),
+        "mlp_bias": bool(values.get("mlp_bias")),
+    })  # fmt: skip
+    return config
+
+
+def _qwen_v1(values: dict[str, Any], path: Path) -> ModelConfig:
+    """Of the published layout: `intermediate_size` is twice the width of each half, `seq_length` the length of training
+    (recipe section 3)."""
+
+    def number(name: str, default: Any = None) -> Any:
+        return _number(name, values.get(name, default))
+
+    hidden_size, heads = number("hidden_size"), number("num_attention_heads")
+    config = ModelConfig(
+        vocab_size=number("vocab_size"),
+        hidden_size=hidden_size,
+        intermediate_size=number("intermediate_size") // 2,
+        num_hidden_layers=number("num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=number("seq_length"),
+        rope_theta=number("rotary_emb_base", DEFAULT_ROPE_THETA),
+        rms_norm_eps=number("layer_norm_epsilon", 1e-6),
+        tie_word_embeddings=bool(values.get("tie_word_embeddings")),
+        initializer_range=number("initializer_range", 0.02),
+    )
+    _refuse(path, {
+        "use_dynamic_ntk": bool(values.get("use_dynamic_ntk")),
+        "use_logn_attn": bool(values.get("use_logn_attn")),
+        f"rotary_pct {values.get('rotary_pct')}": values.get("rotary_pct", 1.0) != 1.0,
+        f"kv_channels {values.get('kv_channels')}": values.get("kv_channels", config.head_dim) != config.head_dim,
+        "no_bias: false": not values.get("no_bias", True),
+    })  # fmt: skip
+    return config
+
+
+def _number(name: str, value: Any) -> Any:
+    """`value` where it is a number (or a flag); ValueError naming the key where it is not."""
+    if not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    return value
+
+
+def _refuse(path: Path, unknown: dict[str, bool]) -> None:
+    """UserError for the first setting that is asked for: `Transformer` does not know it."""
+    for name, asked in unknown.items():
+        if asked:
+            raise UserError(f"{name} is not supported", where=path, mend="Danlu computes plain Qwen and Llama models")
