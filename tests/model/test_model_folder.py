@@ -115,6 +115,91 @@ def test_an_absent_folder_is_refused(tmp_path: Path) -> None:
         danlu.load(tmp_path / "nowhere")
 
 
+def test_a_tensor_without_a_place_is_named(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tables = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    save_file({**tensors, **tables}, folder / "model.safetensors")
+    load_model(folder)
+    save_file({**tensors, "model.layers.0.mlp.experts": torch.ones(4)}, folder / "model.safetensors")
+    assert "no tensor `model.layers.0.mlp.experts`" in refusal(folder)
+
+
+def test_a_head_of_its_own_under_a_tied_flag_is_refused(folder: Path) -> None:
+    """M04: a merged model's flag may still say tied."""
+    tensors = load_file(folder / "model.safetensors")
+    edit_config(folder, tie_word_embeddings=True)
+    assert "tie_word_embeddings is true" in refusal(folder)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, folder / "model.safetensors")
+    load_model(folder)
+
+
+@pytest.fixture
+def sharded(folder: Path) -> Path:
+    """The folder with its tensors in two files."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    files = {"a.safetensors": names[:5], "b.safetensors": names[5:]}
+    for file, own in files.items():
+        save_file({name: tensors[name] for name in own}, folder / file)
+    weight_map = {name: file for file, own in files.items() for name in own}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return folder
+
+
+def edit_index(folder: Path, change: Callable[[dict[str, str]], object]) -> None:
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    change(index["weight_map"])
+    path.write_text(json.dumps(index))
+
+
+def test_two_files_are_one_model(sharded: Path) -> None:
+    load_model(sharded)
+
+
+def test_an_index_that_names_an_absent_file_is_refused(sharded: Path) -> None:
+    (sharded / "b.safetensors").unlink()
+    message = refusal(sharded)
+    assert "index.json" in message
+    assert "b.safetensors" in message
+
+
+def test_an_index_that_leads_out_of_the_folder_does_not(sharded: Path) -> None:
+    edit_index(sharded, lambda places: places.update({name: f"../../{file}" for name, file in places.items()}))
+    load_model(sharded)
+
+
+def test_a_tensor_that_the_index_promises_is_named(sharded: Path) -> None:
+    edit_index(sharded, lambda places: places.update({"model.norm.weight": "a.safetensors"}))
+    assert "`model.norm.weight` is not in it" in refusal(sharded)
+
+
+def test_an_old_file_that_the_index_does_not_name_is_left_alone(sharded: Path) -> None:
+    """M11: shards of an older model in a folder that was used again."""
+    save_file({"model.norm.weight": torch.full((32,), 7.0)}, sharded / "c.safetensors")
+    assert float(load_model(sharded).norm.weight.detach().max()) != 7.0
+
+
+def test_a_shard_cut_off_is_named(sharded: Path) -> None:
+    path = sharded / "a.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert "a.safetensors: not a whole safetensors file" in refusal(sharded)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": 5}', '{"weight_map": {}}'])
+def test_an_index_that_is_none_is_refused(sharded: Path, content: str) -> None:
+    (sharded / "model.safetensors.index.json").write_text(content)
+    assert "model.safetensors.index.json" in refusal(sharded)
+
+
+def test_a_pickle_is_never_opened(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n")
+    assert "pickles" in refusal(folder)
+
+
 @pytest.mark.parametrize("content", [b"{", b"[]", b"3", b"\xff\xfe{}", b""])
 def test_a_config_that_is_no_object_is_refused(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
