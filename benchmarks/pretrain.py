@@ -84,7 +84,11 @@ def peer_step(shape: ModelConfig, device: torch.device) -> Callable[[torch.Tenso
     """A step of `Qwen2ForCausalLM` with its own loss, compiled whole."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    values = {key: value for key, value in dataclasses.asdict(shape).items() if key != "rope_theta"}
+    values = {
+        key: value
+        for key, value in dataclasses.asdict(shape).items()
+        if key not in ("rope_theta", "family", "extension")
+    }
     model = Qwen2ForCausalLM(Qwen2Config(**values, use_cache=False)).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, fused=True

@@ -47,6 +47,8 @@ class Sequence:
 
     prompt_ids: list[int]
     generator: torch.Generator
+    alpha: float = 1.0
+    """Of the rotary angles, by the prompt's length where the model is extended so."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     stop_ids: frozenset[int] = frozenset()
     """Ids that end this row, which are no part of its text."""
@@ -106,7 +108,8 @@ class Engine:
         self.free = list(range(max_rows))[::-1]
         self.rows: dict[int, Sequence] = {}
         self.admitted = 0
-        self.prefix = list(prefix)
+        # A prompt's length may decide how its beginning is turned: then nothing can be read for all of them.
+        self.prefix = [] if model.config.extension.dynamic_ntk else list(prefix)
         if self.prefix:
             self.check(self.prefix)
             # Into every row; a prompt never writes over it, because it begins with the same.
@@ -202,6 +205,7 @@ class Engine:
             self.rows[row] = Sequence(
                 prompt_ids=prompts[place // copies],
                 generator=self._generator(sampling.seed, is_own=bool(samplings)),
+                alpha=self.alpha(len(prompts[place // copies])),
                 sampling=sampling,
                 stop_ids=row_stop_ids,
                 text=TextStream(self.tokenizer, sampling.stop) if self.tokenizer else None,
@@ -219,6 +223,11 @@ class Engine:
         known = len(self.prefix)
         ends = self._run(rows, [prompt_ids[known:] for prompt_ids in prompts], known, copies)
         self._choose(rows, ends, copies)
+
+    def alpha(self, prompt_length: int) -> float:
+        """The alpha of a prompt's rotary angles."""
+        config = self.model.config
+        return config.extension.alpha(prompt_length, config.training_length)
 
     def check(self, prompt_ids: list[int]) -> None:
         """UserError for a prompt that is empty or leaves no room for a token."""
@@ -276,7 +285,8 @@ class Engine:
         """
         length = int(position_ids.max()) + 1
         own = torch.tensor(rows, device=self.device)
-        context = Context(self.cache, own[::copies], position_ids.to(self.device), length)
+        alphas = [self.rows[row].alpha for row in rows[::copies]] if self.rows else [self.alpha(0)]
+        context = Context(self.cache, own[::copies], position_ids.to(self.device), length, alphas)
         hidden = self.model.hidden_states(input_ids.to(self.device), context=context)
         self.cache.copy(own[::copies], own, copies, length)
         last = torch.tensor(lengths, device=self.device) - 1

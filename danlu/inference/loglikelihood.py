@@ -6,6 +6,7 @@ Shapes: B rows, T tokens read, D hidden, V vocabulary.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -73,9 +74,12 @@ def loglikelihoods(
                 f"request {number}: {len(context)} + {len(continuation)} tokens, the model reads {limit}",
                 mend="Shorten the context",
             )
-    readings = readings_of(requests)
-    if readings:
-        reader = _Reader(model, max(len(reading.ids) for reading in readings), vocab_size)
+    by_alpha: dict[float, list[Reading]] = defaultdict(list)
+    for reading in readings_of(requests):
+        alpha = model.config.extension.alpha(len(reading.ids), model.config.training_length)
+        by_alpha[alpha].append(reading)
+    for alpha, readings in by_alpha.items():
+        reader = _Reader(model, max(len(reading.ids) for reading in readings), vocab_size, alpha)
         for group in shared_beginnings(readings):
             yield from reader.read(group)
 
@@ -126,9 +130,10 @@ def num_common(first: Ids, second: Ids) -> int:
 
 
 class _Reader:
-    """The model with a cache whose rows all begin with the ids `held`."""
+    """The model with a cache whose rows all begin with the ids `held`, turned by angles of one `alpha`."""
 
-    def __init__(self, model: Transformer, longest: int, vocab_size: int | None) -> None:
+    def __init__(self, model: Transformer, longest: int, vocab_size: int | None, alpha: float) -> None:
+        self.alpha = alpha
         self.model, self.vocab_size, self.device = model, vocab_size, next(model.parameters()).device
         self.cache = cache_for(model, ROWS_AT_ONCE, longest)
         self.held: tuple[int, ...] = ()
@@ -158,7 +163,7 @@ class _Reader:
         """States (B, T, D) of ids (B, T) that stand at `start` in the first rows of the cache."""
         rows = torch.arange(len(input_ids), device=self.device)
         places = torch.arange(start, start + input_ids.shape[1], device=self.device).expand(len(input_ids), -1)
-        context = Context(self.cache, rows, places, start + input_ids.shape[1])
+        context = Context(self.cache, rows, places, start + input_ids.shape[1], (self.alpha,))
         return self.model.hidden_states(input_ids.to(self.device), context=context)
 
     @torch.no_grad()

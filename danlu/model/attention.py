@@ -1,4 +1,4 @@
-"""Rotary positions, the attention mask, and the key/value cache (recipe section 3).
+"""The attention mask, and the key/value cache (recipe section 3).
 
 Shapes: B batch, T tokens (queries), S keys, H query heads, K key/value heads, E head size.
 """
@@ -6,25 +6,6 @@ Shapes: B batch, T tokens (queries), S keys, H query heads, K key/value heads, E
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-def rotary_tables(head_dim: int, length: int, theta: float) -> tuple[Tensor, Tensor]:
-    """cos and sin of every position's angles, (length, E) each, float32, in the rotate-half layout.
-
-    Angles are formed in float64, so that the tables hold the nearest float32 at any position.
-    """
-    frequencies = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)  # (E/2)
-    angles = torch.arange(length, dtype=torch.float64)[:, None] * frequencies  # (length, E/2)
-    angles = torch.cat((angles, angles), dim=-1)  # (length, E)
-    return angles.cos().float(), angles.sin().float()
-
-
-def apply_rotary(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate `heads` (B, H, T, E) by the angles whose cos and sin are (B or 1, 1, T, E) float32; keeps the dtype."""
-    wide = heads.to(torch.promote_types(heads.dtype, torch.float32))
-    first, second = wide.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)  # (B, H, T, E)
-    return (wide * cos + turned * sin).to(heads.dtype)
 
 
 def cache_mask(position_ids: Tensor, key_length: int) -> Tensor:

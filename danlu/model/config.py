@@ -1,7 +1,9 @@
 """The numbers that define a model, under the names that config.json uses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from danlu.model.extension import ContextExtension
 
 Family = Literal["Qwen2", "Qwen3", "Llama"]
 
@@ -36,7 +38,7 @@ class ModelConfig:
     """Width of one head; 0 shares hidden_size out among the query heads."""
 
     max_position_embeddings: int = 2048
-    """Tokens the model was trained to see; pretraining sets it to its sequence_length."""
+    """Tokens the model reads at most; pretraining sets it to its sequence_length."""
 
     rope_theta: float = 10_000.0
     """Base of the rotary embedding's wavelengths."""
@@ -49,6 +51,9 @@ class ModelConfig:
 
     initializer_range: float = 0.02
     """Standard deviation of the initial weights."""
+
+    extension: ContextExtension = field(default_factory=ContextExtension)
+    """How more is read than the model was trained on."""
 
     def __post_init__(self) -> None:
         if self.vocab_size < 0:
@@ -77,6 +82,11 @@ class ModelConfig:
                 f"num_attention_heads {self.num_attention_heads} must be a multiple of "
                 f"num_key_value_heads {self.num_key_value_heads}"
             )
+
+    @property
+    def training_length(self) -> int:
+        """Tokens that the model was trained to see."""
+        return self.extension.training_length or self.max_position_embeddings
 
     @property
     def num_matmul_parameters(self) -> int:

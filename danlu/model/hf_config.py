@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from danlu.model.config import Family, ModelConfig
+from danlu.model.extension import ContextExtension
 from danlu.run.errors import UserError
 
 CAUSAL, SCALAR = "ForCausalLM", "ForSequenceClassification"
@@ -96,7 +97,7 @@ def read_config(folder: Path) -> ModelConfig:
 def _hugging_face(values: dict[str, Any], family: Family, path: Path) -> ModelConfig:
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
     theta = _number("rope_theta", values.get("rope_theta") or rope.get("rope_theta") or DEFAULT_ROPE_THETA)
-    names = ModelConfig.__dataclass_fields__.keys() & values.keys() - {"family", "rope_theta"}
+    names = ModelConfig.__dataclass_fields__.keys() & values.keys() - {"family", "rope_theta", "extension"}
     if values.get("head_dim") is None:
         names -= {"head_dim"}
     numbers = {name: _number(name, values[name]) for name in sorted(names)}
@@ -119,7 +120,8 @@ def _qwen_v1(values: dict[str, Any], path: Path) -> ModelConfig:
     def number(name: str, default: Any = None) -> Any:
         return _number(name, values.get(name, default))
 
-    hidden_size, heads = number("hidden_size"), number("num_attention_heads")
+    hidden_size, heads, length = number("hidden_size"), number("num_attention_heads"), number("seq_length")
+    dynamic = bool(values.get("use_dynamic_ntk"))
     config = ModelConfig(
         vocab_size=number("vocab_size"),
         hidden_size=hidden_size,
@@ -127,15 +129,15 @@ def _qwen_v1(values: dict[str, Any], path: Path) -> ModelConfig:
         num_hidden_layers=number("num_hidden_layers"),
         num_attention_heads=heads,
         num_key_value_heads=heads,
-        max_position_embeddings=number("seq_length"),
+        # Without dynamic NTK the published code reads further than it was trained too, and says rubbish.
+        max_position_embeddings=max(length, number("max_position_embeddings", 0)) if dynamic else length,
+        extension=ContextExtension(training_length=length, dynamic_ntk=dynamic, logn=bool(values.get("use_logn_attn"))),
         rope_theta=number("rotary_emb_base", DEFAULT_ROPE_THETA),
         rms_norm_eps=number("layer_norm_epsilon", 1e-6),
         tie_word_embeddings=bool(values.get("tie_word_embeddings")),
         initializer_range=number("initializer_range", 0.02),
     )
     _refuse(path, {
-        "use_dynamic_ntk": bool(values.get("use_dynamic_ntk")),
-        "use_logn_attn": bool(values.get("use_logn_attn")),
         f"rotary_pct {values.get('rotary_pct')}": values.get("rotary_pct", 1.0) != 1.0,
         f"kv_channels {values.get('kv_channels')}": values.get("kv_channels", config.head_dim) != config.head_dim,
         "no_bias: false": not values.get("no_bias", True),

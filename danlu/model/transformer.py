@@ -7,22 +7,23 @@ Q, K and V are one matrix, gate and up another: one product instead of three and
 under Hugging Face's names (`checkpoint.py`).
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from danlu.model.attention import (
     KVCache,
-    apply_rotary,
     attend,
     cache_mask,
-    rotary_tables,
     row_mask,
     rows_in_order,
     training_mask,
 )
 from danlu.model.config import ModelConfig
 from danlu.model.linear import Linear
+from danlu.model.rotary import Rotary, RotaryTables, apply_rotary
 
 
 class RMSNorm(nn.Module):
@@ -57,15 +58,15 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if has_norms else None
         self.o_proj = Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
-    def forward(
-        self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: "Context | None"
-    ) -> Tensor:
+    def forward(self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, context: "Context | None") -> Tensor:
         B, T, _ = hidden.shape
         heads = self.qkv_proj(hidden).view(B, T, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
         query, key, value = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)  # (B, H or K, T, E)
         if self.q_norm and self.k_norm:
             query, key = self.q_norm(query), self.k_norm(key)
-        query, key = apply_rotary(query, *rotary), apply_rotary(key, *rotary)
+        query, key = apply_rotary(query, rotary.cos, rotary.sin), apply_rotary(key, rotary.cos, rotary.sin)
+        if rotary.query_scale is not None:
+            query = (query * rotary.query_scale).to(query.dtype)
         if context is not None:
             key, value = context.cache.update(
                 self.layer, context.rows, context.read, context.position_ids, key, value, context.key_length
@@ -98,18 +99,20 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(0.0)
 
-    def forward(
-        self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: "Context | None"
-    ) -> Tensor:
+    def forward(self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, context: "Context | None") -> Tensor:
         hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), rotary, mask, context))
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
 
 
 class Context:
-    """What a forward pass with a cache needs to know: the cache, which of its rows, and where the new tokens stand."""
+    """What a forward pass with a cache needs to know: the cache, which of its rows, where the new tokens stand, and the
+    rotary alpha of each row (or of all), which was its prompt's."""
 
-    def __init__(self, cache: KVCache, rows: Tensor, position_ids: Tensor, key_length: int) -> None:
+    def __init__(
+        self, cache: KVCache, rows: Tensor, position_ids: Tensor, key_length: int, alphas: Sequence[float] = (1.0,)
+    ) -> None:
         self.cache, self.rows, self.position_ids, self.key_length = cache, rows, position_ids, key_length
+        self.alphas = alphas
         self.read = rows_in_order(rows)
 
 
@@ -134,8 +137,7 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.dropout = nn.Dropout(0.0)
-        self.rotary_length = 0
-        self.cos = self.sin = torch.empty(0)
+        self.rotary = RotaryTables(config)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all matrices from a normal distribution of `initializer_range`; biases 0, norms 1."""
@@ -175,7 +177,7 @@ class Backbone(nn.Module):
         document_ids: Tensor | None = None,
         context: Context | None = None,
         branch_ids: Tensor | None = None,
-    ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
+    ) -> tuple[Tensor, Rotary, Tensor | None]:
         """What `trunk` takes: embeddings (B, T, D), rotary tables, and the mask (None: plain causal).
 
         The lookup stays outside the compiled part: its eager gradient adds in a fixed order, a compiled one does not.
@@ -188,26 +190,23 @@ class Backbone(nn.Module):
             mask = row_mask(document_ids, branch_ids)
         if context is None and torch.is_grad_enabled():
             mask = training_mask(mask, input_ids.shape[1], input_ids.device)
-        return self.embed_tokens(input_ids), self._rotary(input_ids, position_ids), mask
+        return self.embed_tokens(input_ids), self._rotary(input_ids, position_ids, context), mask
 
-    def trunk(
-        self, hidden: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor | None, context: Context | None
-    ) -> Tensor:
+    def trunk(self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, context: Context | None) -> Tensor:
         """Dropout on the embeddings, all blocks, the last norm: (B, T, D) to (B, T, D). Training compiles this."""
         hidden = self.dropout(hidden)
         for layer in self.layers:
             hidden = layer(hidden, rotary, mask, context)
         return self.norm(hidden)
 
-    def _rotary(self, input_ids: Tensor, position_ids: Tensor | None) -> tuple[Tensor, Tensor]:
-        needed = input_ids.shape[1] if position_ids is None else int(position_ids.max()) + 1
-        if needed > self.rotary_length or self.cos.device != input_ids.device:
-            self.rotary_length = max(needed, self.config.max_position_embeddings)
-            cos, sin = rotary_tables(self.config.head_dim, self.rotary_length, self.config.rope_theta)
-            self.cos, self.sin = cos.to(input_ids.device), sin.to(input_ids.device)  # (length, E)
-        if position_ids is None:
-            return self.cos[None, None, :needed], self.sin[None, None, :needed]  # (1, 1, T, E)
-        return self.cos[position_ids][:, None], self.sin[position_ids][:, None]  # (B, 1, T, E)
+    def _rotary(self, input_ids: Tensor, position_ids: Tensor | None, context: Context | None) -> Rotary:
+        if context is not None:
+            return self.rotary.rotary(context.key_length, position_ids, input_ids.device, context.alphas)
+        length = input_ids.shape[1]
+        alphas = (self.config.extension.alpha(length, self.config.training_length),)
+        if position_ids is not None:
+            length = max(length, int(position_ids.max()) + 1)
+        return self.rotary.rotary(length, position_ids, input_ids.device, alphas)
 
 
 class Transformer(Backbone):
