@@ -29,6 +29,8 @@ def hf_config(config: ModelConfig, head: str, end_ids: list[int], pad_id: int | 
     own: dict[str, Any] = {"use_sliding_window": False} if family == "Qwen2" else {"attention_bias": False}
     if family == "Qwen3" or config.head_dim * config.num_attention_heads != config.hidden_size:
         own["head_dim"] = config.head_dim
+    if scaling := _rope_scaling(config):
+        own["rope_scaling"] = scaling
     return {
         "architectures": [f"{family}{head}"],
         "model_type": family.lower(),
@@ -101,16 +103,68 @@ def _hugging_face(values: dict[str, Any], family: Family, path: Path) -> ModelCo
     if values.get("head_dim") is None:
         names -= {"head_dim"}
     numbers = {name: _number(name, values[name]) for name in sorted(names)}
-    config = ModelConfig(family=family, rope_theta=theta, **numbers)
-    scaling = rope.get("rope_type") or rope.get("type") or "default"
+    extension = _extension(rope, numbers["max_position_embeddings"], path) if rope else ContextExtension()
+    stretched = extension.interpolation * extension.yarn_factor * extension.training_length
+    longest = max(numbers.pop("max_position_embeddings", 0), round(stretched))
+    if longest:
+        numbers["max_position_embeddings"] = longest
+    config = ModelConfig(family=family, rope_theta=theta, extension=extension, **numbers)
     _refuse(path, {
-        f"rope type `{scaling}`": scaling != "default",
         "use_sliding_window": bool(values.get("use_sliding_window")),
         f"hidden_act `{values.get('hidden_act')}`": values.get("hidden_act", "silu") != "silu",
         "attention_bias": family != "Qwen2" and bool(values.get("attention_bias")),
         "mlp_bias": bool(values.get("mlp_bias")),
     })  # fmt: skip
     return config
+
+
+def _extension(rope: dict[str, Any], max_position_embeddings: int, path: Path) -> ContextExtension:
+    """Of `rope_parameters`, or `rope_scaling` in older files."""
+    kind = rope.get("rope_type") or rope.get("type") or "default"
+
+    def number(name: str, default: float) -> Any:
+        return _number(name, default if rope.get(name) is None else rope[name])
+
+    if kind == "default":
+        return ContextExtension()
+    length = number("original_max_position_embeddings", max_position_embeddings)
+    if kind == "linear":
+        return ContextExtension(interpolation=number("factor", 1.0), training_length=length)
+    _refuse(path, {
+        f"rope type `{kind}`": kind != "yarn",
+        "mscale": bool(rope.get("mscale")),
+        "truncate: false": rope.get("truncate") is False,
+        "partial_rotary_factor": number("partial_rotary_factor", 1.0) != 1,
+    })  # fmt: skip
+    return ContextExtension(
+        training_length=length,
+        yarn_factor=number("factor", max_position_embeddings / length),
+        yarn_beta_fast=number("beta_fast", 32.0),
+        yarn_beta_slow=number("beta_slow", 1.0),
+        yarn_attention_factor=number("attention_factor", 0.0),
+    )
+
+
+def _rope_scaling(config: ModelConfig) -> dict[str, Any] | None:
+    """What `_extension` reads. Raises UserError for what no such file can say."""
+    extension = config.extension
+    length = {"original_max_position_embeddings": config.training_length}
+    unknown = {"dynamic_ntk": extension.dynamic_ntk, "logn": extension.logn, "ntk_alpha": extension.ntk_alpha != 1}
+    unknown["interpolation and YaRN together"] = extension.interpolation != 1 != extension.yarn_factor
+    if asked := [name for name, is_asked in unknown.items() if is_asked]:
+        raise UserError(f"config.json of this layout has no word for {asked[0]}", mend="Save the model without it")
+    if extension.interpolation != 1:
+        return {"rope_type": "linear", "factor": extension.interpolation, **length}
+    if extension.yarn_factor == 1:
+        return None
+    return {
+        "rope_type": "yarn",
+        "factor": extension.yarn_factor,
+        "beta_fast": extension.yarn_beta_fast,
+        "beta_slow": extension.yarn_beta_slow,
+        **({"attention_factor": extension.yarn_attention_factor} if extension.yarn_attention_factor else {}),
+        **length,
+    }
 
 
 def _qwen_v1(values: dict[str, Any], path: Path) -> ModelConfig:

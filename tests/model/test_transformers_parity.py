@@ -97,3 +97,40 @@ def test_gradients_are_those_of_transformers(tiny_model: MakeModel, tmp_path: Pa
     fused = model.get_parameter("layers.0.self_attn.qkv_proj.weight").grad
     parts = [reference[f"model.layers.0.self_attn.{part}_proj.weight"].grad for part in "qkv"]
     torch.testing.assert_close(fused, torch.cat(parts), rtol=1e-4, atol=1e-6)  # type: ignore[arg-type]
+
+
+SCALINGS: dict[str, dict[str, Any]] = {
+    "interpolation": {"rope_type": "linear", "factor": 4.0},
+    "YaRN": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    "YaRN with values of its own": {
+        "rope_type": "yarn",
+        "factor": 3.0,
+        "original_max_position_embeddings": 32,
+        "beta_fast": 8.0,
+        "beta_slow": 2.0,
+        "attention_factor": 1.3,
+    },
+}
+
+
+@pytest.mark.parametrize("scaling", SCALINGS.values(), ids=SCALINGS.keys())
+def test_an_extended_model_is_computed_alike_and_saved_alike(tmp_path: Path, scaling: dict[str, Any]) -> None:
+    torch.manual_seed(3)
+    config = transformers.Qwen2Config(
+        vocab_size=300, hidden_size=64, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=32, initializer_range=0.15,
+        rope_parameters={"rope_theta": 10_000.0, **scaling},
+    )  # fmt: skip
+    theirs = transformers.Qwen2ForCausalLM(config).eval()
+    theirs.save_pretrained(tmp_path / "m")
+    ours = load_model(tmp_path / "m")
+    assert ours.config.max_position_embeddings == 32 * scaling["factor"]
+    ids = some_ids(length=120 if scaling["factor"] == 4 else 90)
+    with torch.no_grad():
+        difference = float((ours(ids) - theirs(ids).logits).abs().max())
+    assert difference < 1e-4, f"logits differ by {difference:.1e}"
+    save_model(tmp_path / "again", ours, None, [1], 1)
+    assert load_model(tmp_path / "again").config == ours.config
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again").eval()
+    with torch.no_grad():
+        assert float((ours(ids) - again(ids).logits).abs().max()) < 1e-4
