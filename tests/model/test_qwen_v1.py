@@ -98,3 +98,24 @@ def test_likelihoods_of_texts_of_many_lengths_are_those_of_the_whole_pass(publis
             logprobs = model(torch.tensor([[*context, *continuation[:-1]]]))[0].log_softmax(-1)
         expected = logprobs[-4:].gather(1, torch.tensor(continuation)[:, None]).sum()
         assert found[number] == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_a_prompt_is_read_alike_before_and_after_a_long_one(published: dict[str, Published]) -> None:
+    """M02."""
+    golden = published["qwen1-ntk-logn"][1]
+    model = load_model(GOLDEN / "qwen1-ntk-logn")  # Whose tables are as short as they begin.
+    short, long = golden["ids.7"][None], golden["ids.160"].repeat(3)[None]
+    engine = Engine(model, [], SamplingConfig(temperature=0, max_new_tokens=20))
+
+    def said() -> list[int]:
+        row = engine.admit(short[0].tolist())
+        while engine.rows[row].finish_reason is None:
+            engine.step()
+        return engine.remove(row).output_ids
+
+    with torch.no_grad():
+        before, before_said = model(short), said()
+        model(long)
+        engine.remove(engine.admit(long[0, :250].tolist()))
+        assert torch.equal(model(short), before)
+    assert said() == before_said
