@@ -28,7 +28,7 @@ B = TypeVar("B", bound=Backbone)
 def hf_tensors(model: Backbone) -> dict[str, Tensor]:
     """The weights under Hugging Face's names; Q, K, V and gate, up apart. Views where possible, no copies."""
     config, tensors = model.config, {}
-    query, kv = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    query, kv = config.num_attention_heads * config.head_size, config.num_key_value_heads * config.head_size
     for name, tensor in model.state_dict().items():
         if ".qkv_proj." in name:
             for part, piece in zip("qkv", tensor.split((query, kv, kv)), strict=True):

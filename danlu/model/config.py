@@ -35,7 +35,7 @@ class ModelConfig:
     """Key and value heads; as many as query heads in Qwen v1."""
 
     head_dim: int = 0
-    """Width of one head; 0 shares hidden_size out among the query heads."""
+    """Width of one head where hidden_size is not shared out among the query heads; 0 where it is."""
 
     max_position_embeddings: int = 2048
     """Tokens the model reads at most; pretraining sets it to its sequence_length."""
@@ -68,20 +68,23 @@ class ModelConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.head_dim == 0:
-            if self.hidden_size % (2 * self.num_attention_heads):
-                raise ValueError(
-                    f"hidden_size {self.hidden_size} must be an even multiple of "
-                    f"num_attention_heads {self.num_attention_heads}"
-                )
-            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
         if self.head_dim < 0 or self.head_dim % 2:
             raise ValueError(f"head_dim must be even, not {self.head_dim}")
+        if self.head_dim == 0 and self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be an even multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
+            )
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads {self.num_attention_heads} must be a multiple of "
                 f"num_key_value_heads {self.num_key_value_heads}"
             )
+
+    @property
+    def head_size(self) -> int:
+        """Width of one head."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
     def training_length(self) -> int:
@@ -91,11 +94,11 @@ class ModelConfig:
     @property
     def num_matmul_parameters(self) -> int:
         """Weights that every token is multiplied with: the blocks' matrices and the output projection."""
-        attention = self.hidden_size * self.head_dim * 2 * (self.num_attention_heads + self.num_key_value_heads)
+        attention = self.hidden_size * self.head_size * 2 * (self.num_attention_heads + self.num_key_value_heads)
         mlp = 3 * self.hidden_size * self.intermediate_size
         return self.num_hidden_layers * (attention + mlp) + self.vocab_size * self.hidden_size
 
     def train_flops_per_token(self, sequence_length: int) -> float:
         """Forward and backward, 6 per weight, and causal attention's two products over half the length on average."""
-        attention = 6 * self.num_hidden_layers * self.num_attention_heads * self.head_dim * sequence_length
+        attention = 6 * self.num_hidden_layers * self.num_attention_heads * self.head_size * sequence_length
         return 6.0 * self.num_matmul_parameters + attention

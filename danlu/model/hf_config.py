@@ -27,8 +27,8 @@ def hf_config(config: ModelConfig, head: str, end_ids: list[int], pad_id: int | 
     # Without these transformers gives a classifier two labels.
     labels = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}} if head == SCALAR else {}
     own: dict[str, Any] = {"use_sliding_window": False} if family == "Qwen2" else {"attention_bias": False}
-    if family == "Qwen3" or config.head_dim * config.num_attention_heads != config.hidden_size:
-        own["head_dim"] = config.head_dim
+    if family == "Qwen3" or config.head_size * config.num_attention_heads != config.hidden_size:
+        own["head_dim"] = config.head_size
     if scaling := _rope_scaling(config):
         own["rope_scaling"] = scaling
     return {
@@ -100,9 +100,11 @@ def _hugging_face(values: dict[str, Any], family: Family, path: Path) -> ModelCo
     rope = values.get("rope_parameters") or values.get("rope_scaling") or {}
     theta = _number("rope_theta", values.get("rope_theta") or rope.get("rope_theta") or DEFAULT_ROPE_THETA)
     names = ModelConfig.__dataclass_fields__.keys() & values.keys() - {"family", "rope_theta", "extension"}
-    if values.get("head_dim") is None:
-        names -= {"head_dim"}
-    numbers = {name: _number(name, values[name]) for name in sorted(names)}
+    numbers = {
+        name: _number(name, values[name]) for name in sorted(names) if (name, values[name]) != ("head_dim", None)
+    }
+    if numbers.get("head_dim", 0) * numbers.get("num_attention_heads", 0) == numbers.get("hidden_size"):
+        del numbers["head_dim"]
     extension = _extension(rope, numbers["max_position_embeddings"], path) if rope else ContextExtension()
     stretched = extension.interpolation * extension.yarn_factor * extension.training_length
     longest = max(numbers.pop("max_position_embeddings", 0), round(stretched))
@@ -193,7 +195,7 @@ def _qwen_v1(values: dict[str, Any], path: Path) -> ModelConfig:
     )
     _refuse(path, {
         f"rotary_pct {values.get('rotary_pct')}": values.get("rotary_pct", 1.0) != 1.0,
-        f"kv_channels {values.get('kv_channels')}": values.get("kv_channels", config.head_dim) != config.head_dim,
+        f"kv_channels {values.get('kv_channels')}": values.get("kv_channels", config.head_size) != config.head_size,
         "no_bias: false": not values.get("no_bias", True),
     })  # fmt: skip
     return config

@@ -98,7 +98,7 @@ class RotaryTables:
         if len(cos) < length or cos.device != device:
             config, longest = self._config, max(length, self._config.max_position_embeddings)
             frequencies = inverse_frequencies(
-                config.head_dim, config.rope_theta, config.extension, alpha, config.training_length
+                config.head_size, config.rope_theta, config.extension, alpha, config.training_length
             )
             made = rotary_tables(frequencies, longest, config.extension.attention_factor)
             cos, sin = self._tables[alpha] = made[0].to(device), made[1].to(device)

@@ -48,14 +48,14 @@ class Attention(nn.Module):
         self.heads, self.kv_heads, self.head_dim = (
             config.num_attention_heads,
             config.num_key_value_heads,
-            config.head_dim,
+            config.head_size,
         )
         self.layer = layer
         width = (self.heads + 2 * self.kv_heads) * self.head_dim
         self.qkv_proj = Linear(config.hidden_size, width, bias=config.family == "Qwen2")
         has_norms = config.family == "Qwen3"
-        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if has_norms else None
-        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if has_norms else None
+        self.q_norm = RMSNorm(config.head_size, config.rms_norm_eps) if has_norms else None
+        self.k_norm = RMSNorm(config.head_size, config.rms_norm_eps) if has_norms else None
         self.o_proj = Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
     def forward(self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, context: "Context | None") -> Tensor:
@@ -123,7 +123,7 @@ def cache_for(model: "Backbone", rows: int, slots: int) -> KVCache:
     kind = parameter.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
     return KVCache(
-        config.num_hidden_layers, rows, config.num_key_value_heads, slots, config.head_dim, dtype, parameter.device
+        config.num_hidden_layers, rows, config.num_key_value_heads, slots, config.head_size, dtype, parameter.device
     )
 
 

@@ -23,7 +23,7 @@ def empty_cache(model: Transformer, rows: int) -> KVCache:
         rows,
         config.num_key_value_heads,
         config.max_position_embeddings,
-        config.head_dim,
+        config.head_size,
         next(model.parameters()).dtype,
         torch.device("cpu"),
     )

@@ -37,7 +37,7 @@ def published() -> dict[str, Published]:
 
 def test_the_shape_is_read_from_the_published_names(published: dict[str, Published]) -> None:
     plain, extended = (published[name][0].config for name in LENGTHS)
-    assert (plain.intermediate_size, plain.max_position_embeddings, plain.head_dim) == (128, 16, 16)
+    assert (plain.intermediate_size, plain.max_position_embeddings, plain.head_size) == (128, 16, 16)
     assert (extended.max_position_embeddings, extended.training_length) == (256, 32)
     assert extended.extension == ContextExtension(training_length=32, dynamic_ntk=True, logn=True)
 
