@@ -76,10 +76,12 @@ class EchoModel(torch.nn.Module):
 def main() -> int:
     import fcntl
     import os
+    import signal
     import termios
 
     if os.isatty(0):
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # So that Ctrl-C on this terminal reaches this process.
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # So that Ctrl-C on this terminal reaches this process,
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background.
     if "--plain" in sys.argv:
         sys.modules["prompt_toolkit"] = sys.modules["readline"] = None  # type: ignore[assignment]
     import danlu.cli
