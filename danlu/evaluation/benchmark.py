@@ -10,6 +10,7 @@ log-likelihoods, `gold`, `grades`, `score`), and `table.md`. The harness runs th
 import hashlib
 import json
 import logging
+from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,9 @@ def benchmark(config: BenchmarksConfig) -> Path:
     check_sandbox(benchmarks, config.unsafe_code)
     published = published_rows(config.data)
     questions = {each.name: _limited(each.read(config.data), config.limit) for each in benchmarks}
+    for task, own in questions.items():
+        if twice := [item for item, count in Counter(each.id for each in own.items).items() if count > 1]:
+            raise UserError(f"{task}: the id {twice[0]!r} occurs twice", where=config.data or "the hub")
     lm, name = _model(config)
     tasks = _tasks(config, benchmarks, questions)
     found = _run(config, lm, list(tasks.values()))

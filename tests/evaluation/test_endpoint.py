@@ -23,6 +23,17 @@ from danlu.run.errors import UserError
 WANTED = {"until": ["STOP", "##", "@@", "%%", "END"], "max_gen_toks": 5, "temperature": 0.0}
 
 
+TOO_LONG: list[tuple[int, dict[str, Any]]] = [
+    (400, {"error": {"message": "max_tokens: 5 and the prompt's 300 tokens are more than the model's 256",
+                     "type": "invalid_request_error", "param": "max_tokens", "code": "context_length_exceeded"}}),
+    (400, {"error": {"code": 400, "message": "request (300 tokens) exceeds the available context size (256 tokens)",
+                     "type": "exceed_context_size_error", "n_prompt_tokens": 300}}),
+    (422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. Given: 3000",
+           "error_type": "validation"}),
+]  # fmt: skip
+"""How our server, llama.cpp's and TGI say it."""
+
+
 class Scripted(BaseHTTPRequestHandler):
     """Answers with the last thing it was asked and notes every request; refuses the model `none`."""
 
@@ -31,10 +42,16 @@ class Scripted(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.seen.append((self.path, asked))  # type: ignore[attr-defined]
-        if asked["model"] == "none":
+        if asked["model"] == "odd":
+            self._send(200, {"choices": []})
+        elif asked["model"] == "small" and asked["max_tokens"] > 5:
+            self._send(*TOO_LONG[0])
+        elif asked["model"] == "capped":
+            self._send(400, {"error": {"message": "max_tokens is too large: 5. This model supports at most 4"}})
+        elif asked["model"] == "none":
             self._send(400, {"error": {"message": "no such model", "type": "invalid_request_error"}})
         elif len(json.dumps(asked)) > 1000:
-            self._send(400, {"error": {"message": "is 9 tokens, more than the context size", "code": 400}})
+            self._send(*TOO_LONG[len(self.server.seen) % len(TOO_LONG)])  # type: ignore[attr-defined]
         elif "messages" in asked:
             said = f"you said {asked['messages'][-1]['content']} END more"
             self._send(200, {"choices": [{"index": 0, "message": {"role": "assistant", "content": said}}]})
@@ -114,3 +131,18 @@ def test_a_prompt_that_is_too_long_loses_examples_and_is_counted(server: Any, tm
         assert [each.ids is None for each in fitted] == [False, True, False], time
     assert len(server.seen) == 5, "each was asked once, and once more for each example that did not fit"
     cached.dbdict.close()
+
+
+def test_a_reply_may_be_shorter_where_the_window_is_small(server: Any) -> None:
+    wanted = {**WANTED, "max_gen_toks": 64}
+    lm = EndpointLM(address(server), "small", chat=False)
+    (reply,) = lm.generate_until([Instance("generate_until", {}, ("Q: xyz", wanted), 0, ("t", 0, 1))])
+    assert reply == ""
+    assert reply.left_out is None, "16 tokens and more do not fit"
+    assert [body["max_tokens"] for _, body in server.seen] == [64, 32, 16]
+
+
+@pytest.mark.parametrize(("model", "said"), [("odd", "not of OpenAI's shape"), ("capped", "max_tokens is too large")])
+def test_another_fault_is_no_long_prompt(server: Any, model: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        EndpointLM(address(server), model, chat=True).generate_until(asked(["a"]))

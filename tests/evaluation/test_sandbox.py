@@ -95,6 +95,8 @@ HOSTILE = {
         "failed",
     ),
     "memory in shared segments": (LIBC + "assert libc.shmget(0, 1 << 30, 0o1600) >= 0", "failed"),
+    "memory in semaphores": (LIBC + "assert libc.semget(0, 32000, 0o1600) >= 0", "failed"),
+    "memory in message queues": (LIBC + "assert libc.msgget(0, 0o1600) >= 0", "failed"),
     "endless output": ("while True:\n    print('x' * 10000)", "failed"),
     "endless loop": ("while True:\n    pass", "timeout"),
     "CPU signal ignored": (
@@ -133,6 +135,11 @@ HOSTILE = {
     "writes the kernel's settings": ("open('/proc/sys/kernel/core_pattern', 'w').write('|/tmp/x')", "failed"),
     "mounts": (LIBC + "assert libc.mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0", "failed"),
     "mounts in a namespace of its own": (LIBC + "assert libc.unshare(0x10000000 | 0x20000) == 0", "failed"),
+    "clones into a namespace of its own": (
+        LIBC + "import platform\nnumber = {'x86_64': 56, 'aarch64': 220}[platform.machine()]\n"
+        "assert libc.syscall(number, 0x50000011, 0, 0, 0, 0) >= 0",
+        "failed",
+    ),
     "becomes root": ("import os\nos.setuid(0)", "failed"),
     "writes where its end is told": (
         "import os\nfor n in range(3, 5000):\n    try:\n        os.write(n, b'\\xff' * 40)\n"

@@ -54,7 +54,7 @@ def stated_number(reply: str) -> str | None:
         if number := first_number(marked[1]):
             return number
     box = last_box(text)
-    if box is not None and (number := last_number(box)):
+    if box is not None and (number := _number_of_sentence(undecorated(box))):
         return number
     text = undecorated(text)
     for stated in reversed(list(STATED.finditer(text))[-MOST_STATEMENTS:]):

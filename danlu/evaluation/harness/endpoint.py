@@ -29,8 +29,12 @@ TIMEOUT_S = 600.0
 MOST_STOPS = 4
 """Stop texts that the protocol allows; the reply is cut at the others here."""
 
-TOO_LONG = re.compile(r"context[ _](length|size|window)|too (long|large)|maximum (context|model) ?len", re.IGNORECASE)
-"""How servers say that a prompt does not fit: OpenAI's code, llama.cpp, vLLM, TGI."""
+TOO_LONG_STATUSES = (400, 413, 422)
+TOO_LONG = re.compile(r"context[ _](length|size|window)|too long|maximum (context|model) ?len|tokens.*must be <=", re.I)
+"""How servers that do not give OpenAI's code say that a prompt does not fit: llama.cpp, vLLM, TGI."""
+
+LEAST_REPLY = 16
+"""Tokens of a reply under which a question is called too long for an endpoint. Our choice."""
 
 
 class EndpointLM(LM):
@@ -54,10 +58,8 @@ class EndpointLM(LM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """The endpoint's reply to each prompt, in order."""
         results: list[str] = [""] * len(requests)
-        with (
-            ProgressBar("replies", total=len(requests), unit="replies") as bar,
-            ThreadPoolExecutor(CONCURRENT) as pool,
-        ):
+        pool = ThreadPoolExecutor(CONCURRENT)
+        with ProgressBar("replies", total=len(requests), unit="replies") as bar:
             asked = {pool.submit(self._reply, *request.args): number for number, request in enumerate(requests)}
             try:
                 for future in as_completed(asked):
@@ -66,18 +68,25 @@ class EndpointLM(LM):
                     self.cache_hook.add_partial("generate_until", requests[number].args, results[number])
                     bar.advance()
             except BaseException:
+                self.client.close()  # Nobody waits for requests that hang.
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        pool.shutdown()
         return results
 
     def _reply(self, prompt: str, wanted: dict[str, Any]) -> EndpointReply:
         """The reply, cut at its stop texts. A prompt that is too long for the endpoint loses its first examples one by
-        one, as with a model of our own; where not even the question fits the reply is empty and says so."""
+        one, as with a model of our own, then half of its reply's room; where not even the question fits the reply is
+        empty and says so."""
         left_out = 0
         while (text := self._answer(prompt, wanted)) is None:
-            if not (isinstance(prompt, FewShotPrompt) and prompt.examples):
+            room = wanted.get("max_gen_toks", 256)
+            if isinstance(prompt, FewShotPrompt) and prompt.examples:
+                prompt, left_out = prompt.without_first(1), left_out + 1
+            elif room > LEAST_REPLY:
+                wanted = {**wanted, "max_gen_toks": room // 2}
+            else:
                 return EndpointReply("", None)
-            prompt, left_out = prompt.without_first(1), left_out + 1
         stop = wanted.get("until") or ()
         return EndpointReply(min((text.partition(word)[0] for word in stop), key=len, default=text), left_out)
 
@@ -100,13 +109,15 @@ class EndpointLM(LM):
                 return self.client.chat.completions.create(messages=turns, **values).choices[0].message.content or ""
             return self.client.completions.create(prompt=str(prompt), **values).choices[0].text or ""
         except OpenAIError as error:
-            if isinstance(error, APIStatusError) and error.status_code in (400, 413) and TOO_LONG.search(str(error)):
+            if isinstance(error, APIStatusError) and _is_too_long(error):
                 return None
             raise UserError(
                 f"the endpoint refuses or does not answer: {str(error).strip().rstrip('.')[:300]}",
                 where=self.address,
                 mend="Is it running, and does it know this model?",
             ) from error
+        except (AttributeError, IndexError, TypeError) as error:
+            raise UserError("the answer is not of OpenAI's shape", where=self.address, mend="Is it an API?") from error
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Raises UserError: an endpoint gives none."""
@@ -115,3 +126,11 @@ class EndpointLM(LM):
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Raises UserError: an endpoint gives none."""
         raise UserError("an endpoint gives no likelihoods of texts", where=self.address)
+
+
+def _is_too_long(error: Any) -> bool:
+    """Whether a status error says that the prompt does not fit."""
+    if error.status_code not in TOO_LONG_STATUSES:
+        return False
+    is_coded = "context_length_exceeded" in (error.code, error.type) or error.type == "exceed_context_size_error"
+    return is_coded or error.status_code == 413 or bool(TOO_LONG.search(error.response.text))
