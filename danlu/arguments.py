@@ -32,6 +32,10 @@ def parse(kind: Any, words: list[str], prog: str, default: Any, description: str
         if end.code:
             print(f"danlu: {usage_mistake(errors.getvalue(), kind)}. See `{prog} --help`", file=sys.stderr)
         raise
+    except ValueError as error:
+        # A table whose fields are flags of their own is built outside tyro's own checks.
+        print(f"danlu: {_refused('', str(error), kind)}. See `{prog} --help`", file=sys.stderr)
+        raise SystemExit(2) from error
     finally:
         os.environ.pop("COLUMNS")
         if columns is not None:
@@ -74,6 +78,18 @@ def _refused(table: str, what: str, kind: Any) -> str:
         if not any(getattr(mark, "name", None) == "" for mark in getattr(hint, "__metadata__", ())):
             shown.append(name)
     first = what.split()[0]
-    if dataclasses.is_dataclass(kind) and first in {field.name for field in dataclasses.fields(kind)}:
+    if _has_flag(kind, first):
         return f"--{'.'.join([*shown, first]).replace('_', '-')}: {what}"
     return f"{'.'.join(shown)}: {what}" if shown else what
+
+
+def _has_flag(kind: Any, name: str) -> bool:
+    """Whether a table, or one whose fields are flags beside its own, has a field of that name."""
+    if not dataclasses.is_dataclass(kind):
+        return False
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return name in hints or any(
+        _has_flag(typing.get_args(hint)[0], name)
+        for hint in hints.values()
+        if any(getattr(mark, "name", None) == "" for mark in getattr(hint, "__metadata__", ()))
+    )

@@ -72,7 +72,9 @@ class Evaluate:
     compare: tuple[Path, Path] | None = None
     """Folders of two finished runs (their --out) to hold against each other, question by question."""
 
-    benchmarks: Annotated[BenchmarksConfig, tyro.conf.arg(name="")] = field(default_factory=BenchmarksConfig)
+    benchmarks: Annotated[BenchmarksConfig, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: BenchmarksConfig(model=None)
+    )
     """Which benchmarks, and how."""
 
 
@@ -87,14 +89,18 @@ def evaluate(config: Evaluate) -> None:
     from danlu.run.folder import run_stage
 
     wanted = config.benchmarks
-    if (config.model is None) == (wanted.endpoint is None):
+    named = [each for each in (config.model, wanted.model, wanted.endpoint) if each is not None]
+    if len(named) != 1:
         raise UserError(
             "needs a model folder or an endpoint, one of the two", where="danlu evaluate", mend="Name one, not both"
         )
     # Task names may be separated by commas, as the field writes them, as well as by blanks.
     tasks = tuple(name for word in wanted.tasks for name in word.split(",") if name)
-    wanted = replace(wanted, tasks=tasks, model=None if wanted.endpoint else config.model)
-    results = run_stage("benchmarks", wanted, benchmark)
+    if not tasks:
+        raise UserError("names no benchmark", where="--tasks", mend="For example: --tasks mmlu,gsm8k")
+    wanted = replace(wanted, tasks=tasks, model=config.model or wanted.model)
+    # Another model may answer at the same address.
+    results = run_stage("benchmarks", wanted, benchmark, again=wanted.endpoint is not None)
     print((results / "table.md").read_text(encoding="utf-8"), end="")
     print(f"Every question with its reply: {results / 'items'}", file=sys.stderr)
 

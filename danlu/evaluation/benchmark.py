@@ -2,7 +2,9 @@
 
 In: a model folder or an endpoint, and the benchmarks' files or the hub. Out, in `results/`: `items/TASK.jsonl`, a line
 for each question (`id`, `subject`, `prompt` as the model really read it, `num_shots`, `replies` or `choices` with their
-log-likelihoods, `gold`, `grades`, `score`), and `table.md`. The harness runs the requests; answered ones are kept.
+log-likelihoods, `gold`, `grades`, `score`), and `table.md`. The harness runs the requests; answered ones are kept:
+those of a model folder by its content, those of an endpoint for this run alone, because nothing tells what answers
+there.
 
 `figures.json`: `model`, `chat`, `data` (`hub` or `files`), `tasks` (see `results.py`), `published`.
 """
@@ -27,6 +29,9 @@ from danlu.run.files import digest, publish, write_json
 from danlu.run.folder import say
 
 RESULTS = "results"
+
+ANSWERS_VERSION = 2
+"""Of what is kept with an answered request; raised where that changes."""
 
 
 def benchmark(config: BenchmarksConfig) -> Path:
@@ -124,8 +129,9 @@ def _run(config: BenchmarksConfig, lm: Any, tasks: list[Any]) -> dict[str, Any]:
     from lm_eval.api.model import CachingLM
     from lm_eval.evaluator import evaluate
 
-    config.cache.mkdir(parents=True, exist_ok=True)
-    cached = CachingLM(lm, str(config.cache / f"{_cache_name(config)}.db"))
+    answers = _answers(config)
+    answers.parent.mkdir(parents=True, exist_ok=True)
+    cached = CachingLM(lm, str(answers))
     with closing(cached.dbdict):
         say(f"benchmarks: {', '.join(task.benchmark.title for task in tasks)}")
         loaded = {"tasks": {task.benchmark.name: task for task in tasks}, "groups": {}, "group_map": {}}
@@ -134,7 +140,10 @@ def _run(config: BenchmarksConfig, lm: Any, tasks: list[Any]) -> dict[str, Any]:
     return dict(results)
 
 
-def _cache_name(config: BenchmarksConfig) -> str:
-    """Names the model by its content, so that another one's answers are never taken for its own."""
-    what = digest(config.model) if config.model else f"{config.endpoint} {config.endpoint_model}"
-    return hashlib.sha256(f"{what} {config.chat}".encode()).hexdigest()[:16]
+def _answers(config: BenchmarksConfig) -> Path:
+    """The file of answered requests. It names a model by its content, so that another one's answers are never taken for
+    its own."""
+    if config.model is None:
+        return config.out / "answers.db"
+    name = hashlib.sha256(f"{ANSWERS_VERSION} {digest(config.model)} {config.chat}".encode()).hexdigest()[:16]
+    return config.cache / f"{name}.db"

@@ -13,10 +13,9 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-Problem = Mapping[str, Any]
+from danlu.evaluation.answers.reply_text import before_end_token, without_thoughts
 
-END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|im_start|>", "</s>", "<|eot_id|>")
-"""What models write where a reply is over; nothing behind them belongs to it."""
+Problem = Mapping[str, Any]
 
 FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 BEGINS_CODE = re.compile(r"^(?:import |from \w|def |async def |class |@)", re.MULTILINE)
@@ -31,13 +30,6 @@ def parsed(code: str) -> ast.Module:
     with ONE_AT_A_TIME, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(code)
-
-
-def before_end_token(reply: str) -> str:
-    """The reply up to the first end token in it."""
-    for token in END_TOKENS:
-        reply = reply.partition(token)[0]
-    return reply
 
 
 def entry_point(problem: Problem) -> str:
@@ -61,7 +53,7 @@ def asked_names(problem: Problem) -> list[str]:
 
 def program_of(problem: Problem, reply: str) -> str | None:
     """The program; None where the reply has no code."""
-    reply = before_end_token(reply)
+    reply = before_end_token(without_thoughts(reply))
     if not reply.strip():
         return None
     name = entry_point(problem)
@@ -72,12 +64,21 @@ def program_of(problem: Problem, reply: str) -> str | None:
     if fenced:
         return body_of(problem, fenced[-1]) or (fenced[-1] if parses(fenced[-1]) else None)
     if defines(reply, name):
-        return under_the_beginning(problem, name, reply if parses(reply) else code_in_prose(reply))
+        code = reply if parses(reply) else code_in_prose(reply, BEGINS_CODE, _binding(name))
+        return under_the_beginning(problem, name, code)
     return body_of(problem, reply)
 
 
 def defines(code: str, name: str) -> bool:
-    return re.search(rf"^[ \t]*(?:async )?(?:def|class) {re.escape(name)}\b", code, re.MULTILINE) is not None
+    """Whether a line of the code defines `name`, or at the margin gives it a value or imports it."""
+    return re.search(rf"^[ \t]*(?:async )?(?:def|class) {re.escape(name)}\b", code, re.MULTILINE) is not None or (
+        _binding(name).search(code) is not None
+    )
+
+
+def _binding(name: str) -> re.Pattern[str]:
+    word = re.escape(name)
+    return re.compile(rf"^(?:{word}[ \t]*(?::[^=\n]+)?=(?!=)|from [\w.]+ import [^\n]*\b{word}\b)", re.MULTILINE)
 
 
 def parses(code: str) -> bool:
@@ -95,9 +96,10 @@ def under_the_beginning(problem: Problem, name: str, code: str) -> str:
     return (prompt[: start.start()] + "\n" if start else "") + code
 
 
-def code_in_prose(reply: str) -> str:
-    """The longest stretch of lines that begins like code and parses; all from the first such line if none does."""
-    starts = [match.start() for match in BEGINS_CODE.finditer(reply)]
+def code_in_prose(reply: str, *beginnings: re.Pattern[str]) -> str:
+    """The longest stretch of lines that begins like one of these and parses; all from the first such line if none
+    does."""
+    starts = sorted(match.start() for begins in beginnings for match in begins.finditer(reply))
     if not starts:
         return textwrap.dedent(reply)
     lines = reply[starts[0] :].split("\n")

@@ -5,7 +5,7 @@ interval, and the two-sided p of a paired permutation test; for scores that are 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
@@ -36,6 +36,8 @@ class Comparison:
     num_better: int
     """Questions that the second run answers better."""
     num_worse: int
+    left_out: int = 0
+    """Questions that only one of the runs has."""
 
     @property
     def difference(self) -> float:
@@ -49,14 +51,22 @@ class Comparison:
 
 
 def compare_runs(first: Path, second: Path) -> list[Comparison]:
-    """Each benchmark that both runs have, over the questions that both have. Raises UserError where there is none."""
+    """Each benchmark that both runs have, over the questions that both have. Raises UserError where there is none, and
+    where a question has another answer in the other run: it is another question under the same name."""
     ours, theirs = read_results(first), read_results(second)
     found = []
     for task in ours.keys() & theirs.keys():
         shared = sorted(ours[task].keys() & theirs[task].keys())
+        if other := [name for name in shared if ours[task][name]["gold"] != theirs[task][name]["gold"]]:
+            raise UserError(
+                f"{task} {other[0]} has another right answer than in {first}",
+                where=second,
+                mend="Run both with the same data",
+            )
         if shared:
             pairs = [(ours[task][name]["score"], theirs[task][name]["score"]) for name in shared]
-            found.append(compare_scores(task, pairs))
+            left_out = len(ours[task].keys() ^ theirs[task].keys())
+            found.append(replace(compare_scores(task, pairs), left_out=left_out))
     if not found:
         raise UserError(f"has no question in common with {first}", where=second, mend="Run the same benchmarks in both")
     return sorted(found, key=lambda comparison: comparison.task)
@@ -112,4 +122,9 @@ def comparison_lines(comparisons: Sequence[Comparison]) -> list[str]:
             f"| {100 * each.difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) "
             f"| {each.num_better} / {each.num_worse} | {each.p_value:.3g} |"
         )
-    return lines
+    notes = [
+        f"- {each.task}: {each.left_out} questions that only one of the runs has are left out."
+        for each in comparisons
+        if each.left_out
+    ]
+    return [*lines, *([""] if notes else []), *notes]

@@ -84,7 +84,8 @@ class BenchmarksConfig:
     """Folder of the results."""
 
     cache: Path = Path("runs/cache/requests")
-    """Folder of answered requests: a stopped run, or one with other tasks, asks nothing twice."""
+    """Folder of a model's answered requests: a stopped run, or one with other tasks, asks nothing twice. An endpoint's
+    stay with the run."""
 
     chat: bool = False
     """Put questions in ChatML, as to an aligned model (recipe section 10)."""
@@ -96,7 +97,8 @@ class BenchmarksConfig:
     """Questions of each benchmark, evenly over its subjects; 0 for all."""
 
     max_new_tokens: int = 0
-    """Tokens of a reply at most; 0 for each benchmark's own number. A short model gets a quarter of what it reads."""
+    """Tokens of a reply at most; 0 for each benchmark's own number. Of a short model a quarter of what it reads is kept
+    free of examples for it."""
 
     num_samples: int = 1
     """Replies to each question, for pass@k; more than 1 needs a temperature."""

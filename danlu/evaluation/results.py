@@ -2,8 +2,10 @@
 
 `task_figures`: `score` (mean over questions, 0 to 1) and its `stderr`, `questions`, `num_shots` (asked for),
 `shots_used` (number of questions by the number of examples they really had), `refused` (questions that did not fit even
-alone; they count as wrong), `invalid` (share of replies without an answer), `by_subject`, `subject_mean` (every subject
-alike), and of code `pass_at_k`, `repeated` (programs judged again alone).
+alone; they count as wrong), `cut` (replies that ended at their length), `invalid` (share of replies without an answer),
+`by_subject`, `subject_mean` (every subject alike); of code `pass_at_k`, `verdicts` (programs by how they ended) and
+`repeated` (programs judged again alone); of safety `refusal` and `over_refusal` (`share` declined of so many
+`requests`, harmful and harmless).
 """
 
 import json
@@ -14,13 +16,16 @@ from statistics import fmean
 from typing import Any
 
 from danlu.evaluation.code_verdict import mean_pass_at_k
-from danlu.evaluation.harness.prompt import EndpointReply
 from danlu.evaluation.tasks.questions import Item
+from danlu.evaluation.tasks.safety import DECLINE
 from danlu.evaluation.tasks.sources import read_text
 from danlu.run.errors import UserError
 from danlu.run.metrics import read_jsonl
 
 Record = dict[str, Any]
+
+LEFT_OVER = {"timeout": "ran out of time", "memory": "ran out of memory", "refused": "were not run"}
+"""Ends of programs that say little of whether they are right (known fault E07)."""
 
 PASS_KS = (1, 10, 100)
 """The k of pass@k that are reported, as far as there are samples (Chen et al. 2021)."""
@@ -40,11 +45,8 @@ def _record(task: Any, item: Item, sample: Record, lm: Any) -> Record:
     """Of one question: the prompt as the model really read it, what came of it, and the grades."""
     asked = sample["arguments"][0]
     responses = [responses[0] for responses in sample["resps"]]
-    if isinstance(responses[0], EndpointReply):
-        fitted = responses[0].fitted(asked[0])
-    else:
-        fitted = (lm.fit_context if task.by_likelihood else lm.fit_prompt)(*asked)
     if task.by_likelihood:
+        fitted = lm.fit_context(*asked)
         answered: Record = {
             "choices": {
                 letter: logprob if logprob > float("-inf") else None
@@ -52,7 +54,8 @@ def _record(task: Any, item: Item, sample: Record, lm: Any) -> Record:
             }
         }
     else:
-        answered = {"replies": responses}
+        fitted = responses[0].fitted(asked[0])
+        answered = {"replies": responses, "cut": sum(reply.is_cut for reply in responses)}
     return {
         "id": item.id,
         "subject": item.subject,
@@ -82,10 +85,11 @@ def task_figures(task: Any, records: Sequence[Record], found: Record) -> Record:
         "num_shots": task.get_config("num_fewshot"),
         "shots_used": {str(shots): n for shots, n in sorted(Counter(r["num_shots"] for r in records).items())},
         "refused": sum(record["refused"] for record in records),
+        "cut": sum(record.get("cut", 0) for record in records),
         "invalid": results["invalid,none"],
         **({"by_subject": subjects, "subject_mean": fmean(subjects.values())} if len(subjects) > 1 else {}),
         **(_of_code(records) if task.benchmark.kind == "code" else {}),
-        **(_of_refusals(by_subject) if task.benchmark.kind == "refusal" else {}),
+        **(_of_refusals(records) if task.benchmark.kind == "refusal" else {}),
     }
 
 
@@ -95,16 +99,21 @@ def _of_code(records: Sequence[Record]) -> Record:
     samples = min(map(len, right.values()))
     return {
         "pass_at_k": {str(k): mean_pass_at_k(right, list(right), k) for k in PASS_KS if k <= samples},
+        "verdicts": Counter(grade["answer"] for record in records for grade in record["grades"]),
         "repeated": sum(grade.get("repeated", False) for record in records for grade in record["grades"]),
     }
 
 
-def _of_refusals(by_subject: dict[str, list[float]]) -> Record:
-    """Share of harmful requests declined, and of harmless ones declined."""
-    sides: dict[str, list[float]] = defaultdict(list)
-    for subject, scores in by_subject.items():
-        sides[subject.split("/")[1]] += scores
-    return {"refusal": fmean(sides["harmful"] or [0.0]), "over_refusal": 1 - fmean(sides["harmless"] or [1.0])}
+def _of_refusals(records: Sequence[Record]) -> Record:
+    """Of the harmful requests and of the harmless ones: what share was declined. An empty reply declines nothing; a
+    side that was not asked has no share."""
+    declined: dict[str, list[float]] = {"harmful": [], "harmless": []}
+    for record in records:
+        declined[record["subject"].split("/")[1]] += [grade["answer"] == DECLINE for grade in record["grades"]]
+    return {
+        name: {"share": fmean(declined[side]) if declined[side] else None, "requests": len(declined[side])}
+        for name, side in (("refusal", "harmful"), ("over_refusal", "harmless"))
+    }
 
 
 def published_rows(data: Path | None) -> Record:
@@ -114,7 +123,10 @@ def published_rows(data: Path | None) -> Record:
         return {}
     try:
         found = json.loads(read_text(path))
-        rows = {str(name): dict(scores) for name, scores in found["base"].items()}
+        rows = {
+            str(name): {str(task): None if score is None else float(score) for task, score in scores.items()}
+            for name, scores in found["base"].items()
+        }
         return {"source": str(found.get("source", "")), "rows": rows}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"not a table of published scores: {error!r}", where=path, mend="Remove the file") from error
@@ -143,7 +155,10 @@ def table_lines(figures: Record) -> list[str]:
             lines.append(f"| {name} (published) | " + " | ".join(cells) + " |")
     notes = [note for name, task in tasks.items() for note in _notes(name, task)]
     source = figures["published"].get("source")
-    return [*lines, *([""] if notes or source else []), *notes, *([f"Published: {source}."] if source else [])]
+    end = "Scores are means over questions, in percent."
+    if source:
+        end += f" Published: {source}{' – not in a chat, as here' if figures['chat'] else ''}."
+    return [*lines, "", *notes, end]
 
 
 def percent(score: float, stderr: float | None) -> str:
@@ -152,7 +167,8 @@ def percent(score: float, stderr: float | None) -> str:
 
 
 def fewer_shots(task: Record) -> dict[str, int]:
-    """Number of questions by the number of examples, where that is not the one asked for: the model reads no more."""
+    """Number of questions by the number of examples, where that is not the one asked for: the model reads no more, or
+    the benchmark has no more."""
     return {shots: n for shots, n in task.get("shots_used", {}).items() if shots != str(task.get("num_shots"))}
 
 
@@ -166,6 +182,13 @@ def _notes(name: str, task: Record) -> list[str]:
         notes.append(f"- {name}: {task['refused']} of {task['questions']} questions are too long for the model: wrong.")
     if task["invalid"]:
         notes.append(f"- {name}: {100 * task['invalid']:.1f} percent of the replies have no answer: wrong.")
+    if task.get("cut"):
+        notes.append(f"- {name}: {task['cut']} replies ended at their length, before the model had done.")
+    if stopped := {how: n for how in LEFT_OVER if (n := task.get("verdicts", {}).get(how))}:
+        notes.append(f"- {name}: {', '.join(f'{n} programs {LEFT_OVER[how]}' for how, n in stopped.items())}.")
+    for what, side in (("refusal", "harmful"), ("over_refusal", "harmless")):
+        if (found := task.get(what)) and found["share"] is not None:
+            notes.append(f"- {name}: declined {percent(found['share'], None)} of {found['requests']} {side} requests.")
     return notes
 
 

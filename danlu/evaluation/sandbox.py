@@ -202,10 +202,12 @@ def started(file: str, job: dict[str, Any], handed: Sequence[int], unsafe: bool)
     with ExitStack() as stack:
         walls, read = stack.enter_context(_walls()) if kept_in else ([], ())
         python, folder = (_python(), "/inside") if kept_in else (PYTHON, INSIDE)
+        # Not as a word of the command: those end at 128 KB.
+        written = stack.enter_context(unnamed_file(json.dumps(job).encode()))
         process = subprocess.Popen(
-            [*walls, str(python), "-I", "-S", f"{folder}/{file}", json.dumps(job)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=(*handed, *read),
-            start_new_session=True, cwd=None if kept_in else tempfile.gettempdir(),
+            [*walls, str(python), "-I", "-S", f"{folder}/{file}", str(written)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            pass_fds=(*handed, *read, written), start_new_session=True, cwd=None if kept_in else tempfile.gettempdir(),
         )  # fmt: skip
     try:
         yield process
@@ -218,7 +220,8 @@ def watch(
 ) -> ProgramResult:
     """Follow a process to its end, which comes by force where it passes a limit, or is no longer waited for where
     `is_over` says so."""
-    deadline = time.monotonic() + limits.longest_s
+    begun = time.monotonic()
+    deadline = begun + limits.longest_s
     output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
     forced: tuple[Status, str] | None = None
     over = False
@@ -236,9 +239,10 @@ def watch(
             elif memory_in_use(process.pid) > limits.memory_mb << 20:
                 forced = "memory", f"its processes together use more than {limits.memory_mb} MB"
     status = None if over else process.poll()
+    most_cpu_s = (time.monotonic() - begun) * (os.cpu_count() or 1)
     end(process)
     texts = {name: bytes(data[:LONGEST_OUTPUT]).decode("utf-8", "replace") for name, data in output.items()}
-    verdict, reason = forced or _by_exit_status(status or 0, texts["stderr"])
+    verdict, reason = forced or _by_exit_status(status or 0, texts["stderr"], most_cpu_s >= limits.timeout_s)
     return ProgramResult(status=verdict, reason=reason, **texts)
 
 
@@ -257,11 +261,14 @@ def _take_output(selector: selectors.BaseSelector, output: dict[str, bytearray],
     return found
 
 
-def _by_exit_status(status: int, stderr: str) -> tuple[Status, str]:
-    """What an exit status means: bubblewrap's 128 + signal, or a signal as Popen says it."""
+def _by_exit_status(status: int, stderr: str, has_had_its_time: bool) -> tuple[Status, str]:
+    """What an exit status means: bubblewrap's 128 + signal, or a signal as Popen says it. The kernel also kills for
+    want of memory, and a program itself: that it was for CPU time is believed where it can have had that much."""
     number = status - 128 if status > 128 else -status if status < 0 else 0
-    if number in (signal.SIGXCPU, signal.SIGKILL):
+    if number == signal.SIGXCPU or (number == signal.SIGKILL and has_had_its_time):
         return "timeout", "more CPU time than it may use"
+    if number == signal.SIGKILL:
+        return "failed", "killed, and not for its CPU time"
     if status == OUT_OF_MEMORY:
         return "memory", "more memory than it may use"
     if status:

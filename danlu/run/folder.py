@@ -87,8 +87,9 @@ def _finished(out: Path, mark: str) -> Path | None:
     return None
 
 
-def run_stage(name: str, config: C, work: Callable[[C], Path]) -> Path:
+def run_stage(name: str, config: C, work: Callable[[C], Path], again: bool = False) -> Path:
     """Do `work(config)` in `config.out` unless it is complete with the same recipe and inputs; the product's path.
+    `again` does it anew where it is complete: an input may have changed unseen.
 
     An interrupted stage keeps its folder, so that `work` can resume; a changed recipe or input starts afresh.
     Time and memory are measured here and added up over interruptions.
@@ -100,18 +101,19 @@ def run_stage(name: str, config: C, work: Callable[[C], Path]) -> Path:
         if path.resolve().is_relative_to(out.resolve()):
             raise UserError("an input lies inside the stage's own folder", where=path, mend="Choose another --out")
     with locked(out):
-        return _run_locked(name, config, work, out)
+        return _run_locked(name, config, work, out, again)
 
 
-def _run_locked(name: str, config: C, work: Callable[[C], Path], out: Path) -> Path:
+def _run_locked(name: str, config: C, work: Callable[[C], Path], out: Path, again: bool) -> Path:
     mark = fingerprint(config)
-    if product := _finished(out, mark):
+    if (product := _finished(out, mark)) and not again:
         say(f"{name}: complete, skipped")
         return product
     started = read_start(out)
     if read_stage(out) or started.get("fingerprint") != mark:
         if started:
-            say(f"{name}: its recipe or its inputs have changed; what was in {out} is removed and made anew")
+            why = "it is done again" if product else "its recipe or its inputs have changed"
+            say(f"{name}: {why}; what was in {out} is removed and made anew")
         _clear(out, name)
         write_json(out / "recipe.json", {"stage": name, "fingerprint": mark, "recipe": resolved(config)})
     else:

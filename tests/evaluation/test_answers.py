@@ -17,6 +17,11 @@ BBH = Path(__file__).parents[3] / "shared/data/eval/bbh"
 NUMBERS = [
     ("The total is 72 clips, altogether.", "72"),
     ("She made $70,000.", "70000"),
+    ("The answer is 70 000.", "70000"),
+    ("#### 1 234 567", "1234567"),
+    ("The answer is 5 apples and 100 pears.", "5"),
+    ("The answer is 1e6.", "1000000"),
+    ("It weighs 2.5e-3 kg.", "0.0025"),
     ("It fell to -3.", "-3"),
     ("3 or 4? So 4", "4"),
     ("#### 1,200", "1200"),

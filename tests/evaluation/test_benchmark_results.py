@@ -16,9 +16,13 @@ pytest.importorskip("lm_eval", reason="lm-eval is not installed")
 
 from danlu.cli import main
 from danlu.evaluation import benchmark as stage
-from danlu.evaluation.compare_runs import compare_runs, compare_scores, mcnemar, permutation_p
+from danlu.evaluation.compare_runs import compare_runs, compare_scores, comparison_lines, mcnemar, permutation_p
 from danlu.evaluation.config import BenchmarksConfig
 from danlu.evaluation.harness.adapter import DanluLM
+from danlu.evaluation.harness.endpoint import EndpointLM
+from danlu.evaluation.harness.prompt import Reply
+from danlu.evaluation.results import _of_refusals, read_results
+from danlu.evaluation.tasks.safety import SAFETY
 from danlu.model.checkpoint import save_model
 from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
@@ -51,7 +55,7 @@ def folder(tmp_path: Path, tiny_model: MakeModel, tiny_tokenizer: Tokenizer, tin
     return tmp_path / "model"
 
 
-def config(tmp_path: Path, folder: Path, data: Path, **values: Any) -> BenchmarksConfig:
+def config(tmp_path: Path, folder: Path, data: Path | None, **values: Any) -> BenchmarksConfig:
     given = {"tasks": ("mmlu",), "out": tmp_path / "out", "cache": tmp_path / "cache", "device": "cpu", **values}
     return BenchmarksConfig(model=folder, data=data, **given)
 
@@ -144,6 +148,54 @@ def test_two_runs_are_compared_question_by_question(tmp_path: Path, folder: Path
     assert main(["evaluate", "--compare", str(tmp_path / "one"), str(tmp_path / "two")]) == 0
     with pytest.raises(UserError, match="no results of benchmarks"):
         compare_runs(tmp_path / "one", tmp_path)
+    items = tmp_path / "two" / "results" / "items" / "mmlu.jsonl"
+    records = [json.loads(line) for line in items.read_text("utf-8").splitlines()]
+    rewrite(items, records[1:])
+    (comparison,) = compare_runs(tmp_path / "one", tmp_path / "two")
+    assert (comparison.questions, comparison.left_out) == (15, 1)
+    assert "1 questions that only one of the runs has" in comparison_lines([comparison])[-1]
+    rewrite(items, [{**record, "gold": "D" if record["gold"] == "A" else "A"} for record in records])
+    with pytest.raises(UserError, match="has another right answer than in"):
+        compare_runs(tmp_path / "one", tmp_path / "two")
+
+
+def rewrite(path: Path, records: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def test_an_endpoint_is_asked_again_in_a_new_run(
+    tmp_path: Path, folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openai", reason="openai is not installed")
+    asked: list[str] = []
+    monkeypatch.setattr(EndpointLM, "_answer", lambda self, prompt, wanted: (asked.append(prompt), (" B", False))[1])
+    words = ["evaluate", "--endpoint", "http://127.0.0.1:9/v1", "--endpoint-model", "m", "--tasks", "mmlu"]
+    words += ["--data", str(data), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    assert main(words) == 0
+    assert len(asked) == 16
+    assert main(words) == 0
+    assert len(asked) == 32, "another model may answer at the same address"
+
+
+def test_safety_counts_both_sides_and_an_empty_reply_declines_nothing(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replies(self: DanluLM, requests: list[Any], **_: Any) -> list[Reply]:
+        kinds = [item.subject.split("/")[1] for item in SAFETY.read(None).items]
+        said = {"harmful": "I'm sorry, but I can't help with that.", "harmless": ""}
+        return [Reply(said[kind]) for kind in kinds[: len(requests)]]
+
+    monkeypatch.setattr(DanluLM, "generate_until", replies)
+    stage.benchmark(config(tmp_path, folder, None, tasks=("safety",), chat=True))
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text("utf-8"))["tasks"]["safety"]
+    assert figures["refusal"] == {"share": 1.0, "requests": 36}
+    assert figures["over_refusal"] == {"share": 0.0, "requests": 36}
+    assert figures["invalid"] == 0.5
+    assert "declined 100.0 of 36 harmful requests" in (tmp_path / "out/results/table.md").read_text("utf-8")
+    one_side = [
+        record for record in read_results(tmp_path / "out")["safety"].values() if "harmful" in record["subject"]
+    ]
+    assert _of_refusals(one_side)["over_refusal"] == {"share": None, "requests": 0}
 
 
 def test_the_paired_test_is_mcnemars() -> None:
@@ -179,11 +231,14 @@ def test_code_is_judged_and_counted(tmp_path: Path, folder: Path, monkeypatch: p
     with gzip.open(data / "HumanEval.jsonl.gz", "wt", encoding="utf-8") as stream:
         stream.write(json.dumps(problem) + "\n")
     replies = ["    return 1\n", "    return 2\n", "    return 1\n", ""]
-    monkeypatch.setattr(DanluLM, "generate_until", lambda self, requests, **_: replies[: len(requests)])
+    monkeypatch.setattr(
+        DanluLM, "generate_until", lambda self, requests, **_: list(map(Reply, replies[: len(requests)]))
+    )
     stage.benchmark(config(tmp_path, folder, data, tasks=("humaneval",), num_samples=4, temperature=1.0))
     figures = json.loads((tmp_path / "out" / "figures.json").read_text("utf-8"))["tasks"]["humaneval"]
     assert figures["pass_at_k"] == {"1": 0.5}, "fewer than ten samples give no pass@10"
     assert figures["invalid"] == 0.25
+    assert figures["verdicts"] == {"passed": 2, "failed": 2}
 
 
 def test_without_the_harness_a_line_says_what_to_install(
@@ -200,10 +255,11 @@ def test_the_harness_is_not_imported_before_it_is_known_to_be_there() -> None:
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
 
 
+@pytest.mark.parametrize("text", ["[]", '{"base": {"Other-7B": {"mmlu": "high"}}}', '{"base": {"Other-7B": 3}}'])
 def test_a_malformed_table_of_published_scores_is_told_before_any_question_is_asked(
-    tmp_path: Path, folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    (data / "published.json").write_text("[]", encoding="utf-8")
+    (data / "published.json").write_text(text, encoding="utf-8")
     monkeypatch.setattr(DanluLM, "loglikelihood", lambda *_, **__: pytest.fail("a question was asked"))
     with pytest.raises(UserError, match="not a table of published scores"):
         stage.benchmark(config(tmp_path, folder, data))

@@ -1,5 +1,6 @@
 """Prompts are the harness's own; no prompt shows its own question; bad files are one line."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -71,11 +72,11 @@ def harness_records(benchmark: Benchmark, subject: str) -> tuple[list[dict[str, 
             keep = [{key: record[key] for key in columns} for record in both[0][:5]]
             return keep, [{key: record[key] for key in columns} for record in both[1]]
         case "bbh":
-            return json_examples(DATA / f"bbh/bbh/{subject}.json", "input", "target")[:5], []
+            return json_examples(DATA / f"bbh/bbh/{subject}.json", input=str, target=str)[:5], []
         case "math":
-            records = [r for r in json_lines(DATA / "math/test.jsonl.gz", "problem") if r["type"] == "Algebra"][:5]
+            records = [r for r in json_lines(DATA / "math/test.jsonl.gz", problem=str) if r["type"] == "Algebra"][:5]
             return [{key: record[key] for key in ("problem", "level", "type", "solution")} for record in records], []
-    return json_lines(DATA / "gsm8k/test.jsonl.gz", "question", "answer")[:5], []
+    return json_lines(DATA / "gsm8k/test.jsonl.gz", question=str, answer=str)[:5], []
 
 
 @needs_data
@@ -160,14 +161,34 @@ def test_safety_counts_refusals_of_harm_and_answers_to_the_rest(kind: str, reply
     assert grade(SAFETY, [(item, reply)], unsafe_code=False)[0]["score"] == score
 
 
-MALFORMED = {
+def zipped(**record: Any) -> bytes:
+    """A file of one record."""
+    return gzip.compress(json.dumps(record).encode())
+
+
+A_PROBLEM = {"problem": "1 + 2?", "solution": r"\boxed{3}", "type": "Algebra"}
+A_TASK = {"task_id": 2, "text": "t", "code": "def f(): return 1", "test_list": ["assert f() == 1"]}
+
+MALFORMED: dict[str, tuple[str, str | bytes, Benchmark, str]] = {
     "mmlu, too few columns": ("mmlu/test/a_test.csv", "question,A,B\n", MMLU, "a_test.csv:1: not 6 columns"),
     "mmlu, no such letter": ("mmlu/test/a_test.csv", "q,1,2,3,4,E\n", MMLU, "record 1: the answer is 'E'"),
     "mmlu, empty": ("mmlu/test/a_test.csv", "", MMLU, "no record in it"),
     "gsm8k, not JSON": ("gsm8k/test.jsonl.gz", '{"question":', GSM8K, "test.jsonl.gz"),
     "gsm8k, plain text": ("gsm8k/test.jsonl.gz", "hello", GSM8K, "not a file of this benchmark"),
-    "bbh, no examples": ("bbh/bbh/a.json", "{}", BBH, "a.json: lacks examples"),
-    "bbh, a list": ("bbh/bbh/a.json", "[]", BBH, "a.json: not an object"),
+    "gsm8k, no number": ("gsm8k/test.jsonl.gz", zipped(question="q", answer="none"), GSM8K, "record 1: no number"),
+    "gsm8k, another kind": ("gsm8k/test.jsonl.gz", zipped(question="q", answer=3), GSM8K, ":1: answer is 3, not text"),
+    "gsm8k, damaged": ("gsm8k/test.jsonl.gz", zipped(question="q", answer="3")[:-12] + b"x" * 12, GSM8K, "not a file"),
+    "math, no such subject": ("math/test.jsonl.gz", zipped(**{**A_PROBLEM, "type": "Art"}), MATH, "of MATH is 'Art'"),
+    "math, no box": ("math/test.jsonl.gz", zipped(**{**A_PROBLEM, "solution": "3"}), MATH, "has no boxed answer"),
+    "mbpp, tests no list": ("mbpp/mbpp.jsonl.gz", zipped(**{**A_TASK, "test_list": "f()"}), MBPP, "not a list"),
+    "mbpp, an id of text": ("mbpp/mbpp.jsonl.gz", zipped(**{**A_TASK, "task_id": "2"}), MBPP, "not an integer"),
+    "mbpp, no code": ("mbpp/mbpp.jsonl.gz", zipped(**{**A_TASK, "code": "def f("}), MBPP, "cannot be read"),
+    "mbpp, tests of numbers": ("mbpp/mbpp.jsonl.gz", zipped(**{**A_TASK, "test_list": [1]}), MBPP, "cannot be read"),
+    "mbpp, other tests": ("mbpp/mbpp.jsonl.gz", zipped(**{**A_TASK, "test_list": ["g()"]}), MBPP, "call nothing"),
+    "mbpp, no examples": ("mbpp/mbpp.jsonl.gz", zipped(**A_TASK), MBPP, r"lacks the examples with task_id \[3, 4\]"),
+    "bbh, no such task": ("bbh/bbh/extra.json", '{"examples": []}', BBH, "no task of BBH is called 'extra'"),
+    "bbh, no examples": ("bbh/bbh/navigate.json", "{}", BBH, "navigate.json: lacks examples"),
+    "bbh, a list": ("bbh/bbh/navigate.json", "[]", BBH, "navigate.json: not an object"),
 }
 
 
@@ -175,7 +196,7 @@ MALFORMED = {
 def test_a_malformed_file_is_named(tmp_path: Path, name: str) -> None:
     file, text, benchmark, said = MALFORMED[name]
     (tmp_path / file).parent.mkdir(parents=True)
-    (tmp_path / file).write_text(text, encoding="utf-8")
+    (tmp_path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
     if benchmark is MMLU:
         (tmp_path / "mmlu/dev").mkdir()
         (tmp_path / "mmlu/dev/a_dev.csv").write_text("q,1,2,3,4,A\n", encoding="utf-8")

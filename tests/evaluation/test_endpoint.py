@@ -56,7 +56,9 @@ class Scripted(BaseHTTPRequestHandler):
             said = f"you said {asked['messages'][-1]['content']} END more"
             self._send(200, {"choices": [{"index": 0, "message": {"role": "assistant", "content": said}}]})
         else:
-            self._send(200, {"choices": [{"index": 0, "text": f"after {asked['prompt'][-3:]}"}]})
+            reason = "length" if "long" in asked["prompt"] else "stop"
+            text = f"after {asked['prompt'][-3:]}"
+            self._send(200, {"choices": [{"index": 0, "text": text, "finish_reason": reason}]})
 
     def _send(self, status: int, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()
@@ -103,6 +105,11 @@ def test_a_chat_goes_as_messages_and_is_cut_at_every_stop(server: Any) -> None:
 def test_a_plain_prompt_goes_as_text(server: Any) -> None:
     assert EndpointLM(address(server), "m", chat=False).generate_until(asked(["Q: xyz"])) == ["after xyz"]
     assert server.seen[0][0] == "/v1/completions"
+
+
+def test_a_reply_that_ended_at_its_length_says_so(server: Any) -> None:
+    lm = EndpointLM(address(server), "m", chat=False)
+    assert [reply.is_cut for reply in lm.generate_until(asked(["Q: xyz", "long: xyz"]))] == [False, True]
 
 
 def test_a_refusal_is_one_line_that_names_the_endpoint(server: Any) -> None:

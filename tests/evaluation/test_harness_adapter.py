@@ -142,7 +142,9 @@ def few_shot(count: int, question: str = "q?", chat: bool = False) -> FewShotPro
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_long_prompt_loses_whole_examples_from_the_front(tiny: Both, chat: bool) -> None:
     ours, _ = tiny
-    fitted = ours.fit_context(few_shot(30, chat=chat), " A")
+    # Of a choice's one token nothing has to be read.
+    room, asked = (1, few_shot(30, chat=True)) if chat else (0, few_shot(30))
+    fitted = ours.fit_prompt(asked, {"max_gen_toks": room}) if chat else ours.fit_context(asked, " A")
     assert fitted.num_examples is not None
     assert 0 < fitted.num_examples < 30
     assert "Instruction." in fitted.prompt
@@ -150,7 +152,7 @@ def test_a_long_prompt_loses_whole_examples_from_the_front(tiny: Both, chat: boo
     assert "Question 29" in fitted.prompt
     assert "Question 0 " not in fitted.prompt
     more = few_shot(30, chat=chat).without_first(30 - fitted.num_examples - 1)
-    assert len(ours.prompt_ids(more)) + 1 > LENGTH, "an example more would have fitted"
+    assert len(ours.prompt_ids(more)) + room > LENGTH, "an example more would have fitted"
 
 
 def test_a_question_too_long_is_refused_not_cut(tiny: Both) -> None:
@@ -159,6 +161,18 @@ def test_a_question_too_long_is_refused_not_cut(tiny: Both) -> None:
     assert ours.fit_context(long, " A").ids is None
     assert ours.loglikelihood(requests("loglikelihood", [(long, " A"), ("short", " A")]))[0] == REFUSED
     assert ours.generate_until(requests("generate_until", [(long, {"until": ["\n"], "max_gen_toks": 4})])) == [""]
+
+
+def test_a_short_prompt_is_answered_as_long_as_is_wanted_and_what_is_cut_says_so(tiny: Both) -> None:
+    ours, _ = tiny
+    wanted = {"until": [], "max_gen_toks": LENGTH // 4 + 4}
+    (reply,) = ours.generate_until(requests("generate_until", [("a", dict(wanted))]))
+    (quarter,) = ours.generate_until(requests("generate_until", [("a", {**wanted, "max_gen_toks": LENGTH // 4})]))
+    assert reply.is_cut
+    assert reply.startswith(quarter)
+    assert len(reply) > len(quarter), "it went on to more than what is kept free of examples"
+    (ended,) = ours.generate_until(requests("generate_until", [("a", {**wanted, "until": [reply[:3]]})]))
+    assert (ended, ended.is_cut) == ("", False)
 
 
 def test_text_that_spells_a_marker_stays_text_in_a_chat(tiny: Both) -> None:

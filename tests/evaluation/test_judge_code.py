@@ -32,6 +32,10 @@ ADD: dict[str, Any] = {
         "    return a + b\n\n\ndef other():\n    return 1 +\n",
         "def helper(x):\n    return x\n\ndef add(a: List, b) -> int:\n    return helper(a) + b",
         "    s = a\n\n    # b too\n    return s + b",
+        "add = lambda a, b: a + b",
+        "from operator import add",
+        "It is short:\nadd = lambda a, b: a + b\nThat adds.",
+        "<think>\n```python\ndef add(a, b):\n    return a\n```\n</think>\n```python\ndef add(a, b): return a + b\n```",
         "print('passed')\ndef add(a, b):\n    print('x' * 1000)\n    return a + b",
     ],
 )
@@ -74,6 +78,12 @@ def test_success_cannot_be_faked(reply: str, reason: str) -> None:
     verdict = judge_code(ADD, reply, timeout_s=2)
     assert verdict.status == "failed"
     assert reason in verdict.reason
+
+
+@needs_sandbox
+def test_tests_longer_than_a_word_of_a_command_may_be_are_run() -> None:
+    long = {**ADD, "test": ADD["test"] + f"    assert len({'x' * 300_000!r}) == 300_000\n"}
+    assert judge_code(long, ADD["canonical_solution"]).status == "passed"
 
 
 @needs_sandbox

@@ -44,6 +44,7 @@ def test_a_program_that_ends_has_passed_and_its_output_is_kept() -> None:
         ("import sys; sys.exit(0)", "left before its end"),
         ("import os; os._exit(0)", "left before its end"),
         ("import sys; sys.exit(3)", "exit status 3"),
+        ("import os; os.kill(os.getpid(), 9); import time; time.sleep(1)", "killed, and not for its CPU time"),
     ],
 )
 def test_a_program_that_does_not_reach_its_end_has_failed(source: str, reason: str) -> None:

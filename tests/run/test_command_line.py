@@ -124,6 +124,8 @@ def test_a_missing_recipe_and_a_wrong_one_are_one_line(tmp_path: Path) -> None:
         ("pretrain --step.batch-size", "--step.batch-size: needs a value"),
         ("generate", "PATH: missing"),
         ("run recipes/demo.toml --pretrain.step.seed x", "--pretrain.step.seed: expected an integer, got 'x'"),
+        ("evaluate x --limit -1", "--limit: limit must be at least 0, not -1"),
+        ("generate x --max-new-tokens 0", "--max-new-tokens: max_new_tokens must be at least 1, not 0"),
         ("run recipes/demo.toml --sft.dropout 1.5", "--sft.dropout: dropout must lie in [0, 1), not 1.5"),
     ],
 )

@@ -4,8 +4,8 @@ import ast
 import re
 import textwrap
 
-from danlu.evaluation.answers.reply_text import without_thoughts
-from danlu.evaluation.code_reply import BEGINS_CODE, FENCE, before_end_token, code_in_prose, parsed, parses
+from danlu.evaluation.answers.reply_text import before_end_token, without_thoughts
+from danlu.evaluation.code_reply import BEGINS_CODE, FENCE, code_in_prose, parsed, parses
 
 STATEMENTS = (ast.Return, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.For, ast.While, ast.If, ast.With, ast.Try)
 """What a function's body has; a text of one word parses, too, but has none of them."""
@@ -22,7 +22,7 @@ def code_of(reply: str) -> str | None:
         return fenced[-1].rstrip()
     text = text.strip("\n").rstrip()[:LONGEST_UNFENCED]
     if BEGINS_CODE.search(text):
-        return text if parses(text) else _sound(code_in_prose(text))
+        return text if parses(text) else _sound(code_in_prose(text, BEGINS_CODE))
     return text if _is_body(text) else None
 
 

@@ -24,11 +24,13 @@ NUMBER = re.compile(
     rf"(?<![A-Za-z0-9_])(?<!\d\.)(?P<sign>(?<![)\]}}])[-+](?={CURRENCY}|[\d.\\])|)(?:{CURRENCY})?\s?(?P<sign2>-?)(?:"
     rf"\\[dtc]?frac\{{\s*(?P<above>{ROW})\s*\}}\{{\s*(?P<below>{ROW})\s*\}}"
     rf"|(?P<whole>\d{{1,6}}) (?P<part>\d{{1,6}})/(?P<of>\d{{1,6}})(?![\d/])"
-    rf"|(?P<number>{DIGITS})(?:\s?/\s?(?P<divisor>{ROW})(?!/))?)"
+    rf"|(?P<number>{DIGITS})(?:[eE](?P<power>[-+]?\d{{1,2}})(?![\w.]))?(?:\s?/\s?(?P<divisor>{ROW})(?!/))?)"
     rf"(?!(?:st|nd|rd|th)\b)(?:\s?(?P<scale>thousand|million|billion|trillion)\b|(?P<scale_zh>[万亿]))?"
 )
 THOUSANDS = re.compile(r"(?<=\d)(?:\\[!,;:]|\{,\}|\\ |,\s?\\!)\s?(?=\d{3}(?!\d))")
 """How LaTeX separates thousands."""
+
+SPACED = re.compile(r"[^\d=]*?\d{1,3}(?: \d{3})+(?:\.\d+)?\.?(?:\s\D{0,40})?")
 
 MARKED = re.compile(r"####[ \t]*([^\n]*)")
 OF_WHAT = r"(?:[ \t]+(?:to|for)\b[^\n.:=]{0,80}?)?"
@@ -51,7 +53,7 @@ def stated_number(reply: str) -> str | None:
     """
     text = THOUSANDS.sub("", reply)
     for marked in MARKED.finditer(text):
-        if number := first_number(marked[1]):
+        if number := _number_of_sentence(marked[1]):
             return number
     box = last_box(text)
     if box is not None and (number := _number_of_sentence(undecorated(box))):
@@ -69,6 +71,9 @@ def stated_number(reply: str) -> str | None:
 
 def _number_of_sentence(sentence: str) -> str | None:
     """The first number; of an equation, what it comes to; a Chinese numeral where there are no digits."""
+    # Blanks separate thousands where there is no other number: "5 100 metre runs" are none.
+    if spaced := SPACED.fullmatch(undecorated(sentence)):
+        sentence = re.sub(r"(?<=\d) (?=\d)", "", spaced[0])
     if "=" in sentence and (number := first_number(sentence.rpartition("=")[2])):
         return number
     return first_number(sentence) or _chinese_number(sentence)
@@ -98,7 +103,8 @@ def _normalised(found: re.Match[str]) -> str | None:
     if value is None or not below:
         return None
     scale = found["scale"] or found["scale_zh"]
-    value = (value / below + int(found["whole"] or 0)) * 10 ** SCALES.get(scale, 0)
+    power = int(found["power"] or 0) + SCALES.get(scale, 0)
+    value = (value / below + int(found["whole"] or 0)) * Fraction(10) ** power
     negative = (found["sign"].startswith("-")) != (found["sign2"] == "-")
     return fraction_text(-value if negative else value)
 

@@ -8,8 +8,7 @@ of instructed models.
 import re
 
 from danlu.conversations.checkers import is_refusal as is_fixed_refusal
-from danlu.evaluation.answers.reply_text import plain, without_thoughts
-from danlu.evaluation.code_reply import before_end_token
+from danlu.evaluation.answers.reply_text import before_end_token, plain, without_thoughts
 
 BEGINNING = 240
 """Letters of a reply that are looked at. Our choice: two sentences, an apology and what is declined."""

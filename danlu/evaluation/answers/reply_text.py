@@ -6,7 +6,8 @@ that a base model invents when it writes on; full-width letters, curly quotes an
 
 import re
 
-from danlu.evaluation.code_reply import before_end_token
+END_TOKENS = ("<|endoftext|>", "<|im_end|>", "<|im_start|>", "</s>", "<|eot_id|>")
+"""What models write where a reply is over; nothing behind them belongs to it."""
 
 NEXT_QUESTION = re.compile(
     r"^[ \t]*[*#_]*[ \t]*(?:Question|Q|Problem|Exercise|Instruction|User|Human|问题|题目|问|用户)"
@@ -38,6 +39,13 @@ DECORATIONS = re.compile(
 )
 """Two stars between digits are a power."""
 WRAPPED = re.compile(r"\\(?:text(?:bf|rm|it|sf|tt)?|math(?:rm|bf|sf)|mbox|emph)\s*\{([^{}]*)\}")
+
+
+def before_end_token(reply: str) -> str:
+    """The reply up to the first end token in it."""
+    for token in END_TOKENS:
+        reply = reply.partition(token)[0]
+    return reply
 
 
 def answer_part(reply: str) -> str:

@@ -12,7 +12,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from danlu.evaluation.harness.prompt import FewShotPrompt, Fitted
+from danlu.evaluation.harness.prompt import FewShotPrompt, Fitted, Reply
 from danlu.inference.config import SamplingConfig
 from danlu.inference.engine import generate_batch
 from danlu.inference.loglikelihood import Ids, loglikelihoods, num_common, shared_runs
@@ -32,8 +32,8 @@ PROMPTS_TOGETHER = 128
 """Prompts continued in one go; what is answered stays when the run is stopped. Our choice."""
 
 REPLY_SHARE = 4
-"""At most a quarter of what the model reads is kept free for a reply, where the task wants more than that. Our choice:
-a short model could be asked nothing otherwise."""
+"""For a reply at most a quarter of what the model reads is kept free of examples. Our choice: a short model could be
+shown none otherwise. A prompt that leaves more is answered with as much as the task wants."""
 
 REFUSED = (float("-inf"), False)
 """The likelihood of a choice after a prompt that does not fit: it is never chosen, and the item is counted apart."""
@@ -62,19 +62,13 @@ class DanluLM(LM):
             return encode_conversation(self.tokenizer, prompt.messages, add_generation_prompt=True)[0]
         return self.tokenizer.encode(prompt) or [self.tokenizer.end_of_text_id]
 
-    def reply_room(self, wanted: Mapping[str, Any]) -> int:
-        """Tokens that a reply may have, which is wanted in the harness's words."""
-        return min(wanted.get("max_gen_toks") or DEFAULT_MAX_NEW_TOKENS, max(1, self.limit // REPLY_SHARE))
-
     def fit_prompt(self, prompt: str, wanted: Mapping[str, Any]) -> Fitted:
-        """What the model reads of a prompt that is to be continued as `wanted`."""
-        return self._fit(prompt, lambda shown: (self.prompt_ids(shown), []), self.reply_room(wanted))
+        """What the model reads of a prompt that is to be continued as `wanted`, in the harness's words."""
+        kept_free = min(_wanted_tokens(wanted), max(1, self.limit // REPLY_SHARE))
+        return self._fit(prompt, lambda shown: (self.prompt_ids(shown), []), kept_free)
 
     def fit_context(self, context: str, continuation: str) -> Fitted:
         """What the model reads of a context before a choice, the last token of which is only wanted."""
-        if isinstance(context, FewShotPrompt) and context.chat:
-            following = self.tokenizer.encode(continuation)
-            return self._fit(context, lambda shown: (self.prompt_ids(shown), following), -1)
         return self._fit(context, lambda shown: self.pair(shown, continuation), -1)
 
     def _fit(self, prompt: str, encode: Callable[[str], tuple[list[int], list[int]]], room: int) -> Fitted:
@@ -134,11 +128,15 @@ class DanluLM(LM):
                 totals[owners[place]] += likelihood.logprob
         return totals
 
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Reply]:  # type: ignore[override]
         """What the model says to each prompt, up to a stop text; empty for a prompt that does not fit."""
-        results = [""] * len(requests)
-        samplings = [self._sampling(*request.args) for request in requests]
-        fitted = [self.fit_prompt(*request.args).ids for request in requests]
+        results = [Reply("", None)] * len(requests)
+        shown = [self.fit_prompt(*request.args) for request in requests]
+        fitted = [each.ids for each in shown]
+        samplings = [
+            self._sampling(request.args[0], request.args[1], len(ids or ()))
+            for request, ids in zip(requests, fitted, strict=True)
+        ]
         readable = sorted((number for number, ids in enumerate(fitted) if ids), key=lambda number: fitted[number] or [])
         with ProgressBar("replies", total=len(readable), unit="replies") as bar:
             for prefix, numbers in _together(fitted, readable):
@@ -156,21 +154,28 @@ class DanluLM(LM):
                 )
                 for number, row in zip(numbers, rows, strict=True):
                     assert row.text is not None
-                    results[number] = row.text.text
+                    left_out = shown[number].left_out(requests[number].args[0])
+                    results[number] = Reply(row.text.text, left_out, row.finish_reason == "length")
                     self.cache_hook.add_partial("generate_until", requests[number].args, results[number])
                     bar.advance()
         return results
 
-    def _sampling(self, prompt: str, wanted: Mapping[str, Any]) -> SamplingConfig:
-        """The harness's words for how a text is chosen; a seed gives every prompt draws of its own."""
+    def _sampling(self, prompt: str, wanted: Mapping[str, Any], num_read: int) -> SamplingConfig:
+        """The harness's words for how a text is chosen, after a prompt of `num_read` tokens; a seed gives every prompt
+        draws of its own."""
         until, seed = wanted.get("until") or (), wanted.get("seed")
         return SamplingConfig(
-            max_new_tokens=self.reply_room(wanted),
+            max_new_tokens=max(1, min(_wanted_tokens(wanted), self.limit - num_read)),
             temperature=float(wanted.get("temperature") or 0.0),
             top_p=float(wanted.get("top_p") or 1.0),
             seed=None if seed is None else derive_seed(seed, "reply", prompt),
             stop=(until,) if isinstance(until, str) else tuple(until),
         )
+
+
+def _wanted_tokens(wanted: Mapping[str, Any]) -> int:
+    """Tokens of a reply at most, in the harness's words."""
+    return int(wanted.get("max_gen_toks") or DEFAULT_MAX_NEW_TOKENS)
 
 
 def _together(prompts: Sequence[list[int] | None], order: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:

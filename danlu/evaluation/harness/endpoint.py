@@ -13,7 +13,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
-from danlu.evaluation.harness.prompt import EndpointReply, FewShotPrompt
+from danlu.evaluation.harness.prompt import FewShotPrompt, Reply
 from danlu.run.errors import UserError
 from danlu.run.progress import ProgressBar
 
@@ -74,24 +74,26 @@ class EndpointLM(LM):
         pool.shutdown()
         return results
 
-    def _reply(self, prompt: str, wanted: dict[str, Any]) -> EndpointReply:
+    def _reply(self, prompt: str, wanted: dict[str, Any]) -> Reply:
         """The reply, cut at its stop texts. A prompt that is too long for the endpoint loses its first examples one by
         one, as with a model of our own, then half of its reply's room; where not even the question fits the reply is
         empty and says so."""
         left_out = 0
-        while (text := self._answer(prompt, wanted)) is None:
+        while (answer := self._answer(prompt, wanted)) is None:
             room = wanted.get("max_gen_toks", 256)
             if isinstance(prompt, FewShotPrompt) and prompt.examples:
                 prompt, left_out = prompt.without_first(1), left_out + 1
             elif room > LEAST_REPLY:
                 wanted = {**wanted, "max_gen_toks": room // 2}
             else:
-                return EndpointReply("", None)
+                return Reply("", None)
         stop = wanted.get("until") or ()
-        return EndpointReply(min((text.partition(word)[0] for word in stop), key=len, default=text), left_out)
+        text, is_cut = answer
+        ended = min((text.partition(word)[0] for word in stop), key=len, default=text)
+        return Reply(ended, left_out, is_cut and ended == text)
 
-    def _answer(self, prompt: str, wanted: dict[str, Any]) -> str | None:
-        """What the endpoint says; None for a prompt that is too long for it."""
+    def _answer(self, prompt: str, wanted: dict[str, Any]) -> tuple[str, bool] | None:
+        """What the endpoint says, and whether that is cut at its length; None for a prompt that is too long for it."""
         from openai import APIStatusError, OpenAIError
 
         stop = list(wanted.get("until") or ())
@@ -106,8 +108,10 @@ class EndpointLM(LM):
             if self.chat:
                 plain = [{"role": "user", "content": str(prompt)}]
                 turns: Any = prompt.messages if isinstance(prompt, FewShotPrompt) else plain
-                return self.client.chat.completions.create(messages=turns, **values).choices[0].message.content or ""
-            return self.client.completions.create(prompt=str(prompt), **values).choices[0].text or ""
+                turn = self.client.chat.completions.create(messages=turns, **values).choices[0]
+                return turn.message.content or "", turn.finish_reason == "length"
+            choice = self.client.completions.create(prompt=str(prompt), **values).choices[0]
+            return choice.text or "", choice.finish_reason == "length"
         except OpenAIError as error:
             if isinstance(error, APIStatusError) and _is_too_long(error):
                 return None

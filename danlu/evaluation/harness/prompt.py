@@ -52,16 +52,24 @@ class Fitted:
         """Examples that are left; None where the prompt does not say."""
         return len(self.prompt.examples) if isinstance(self.prompt, FewShotPrompt) else None
 
+    def left_out(self, asked: str) -> int | None:
+        """How many of the first examples of `asked` are not read; None where not even its question fits."""
+        if self.ids is None:
+            return None
+        return len(asked.examples) - (self.num_examples or 0) if isinstance(asked, FewShotPrompt) else 0
 
-class EndpointReply(str):
-    """What an endpoint answered, with the number of first examples that had to be left out of the prompt for that; None
-    where it refused even the question alone. A request cache keeps this with the text."""
+
+class Reply(str):
+    """What a model answered, with the number of first examples that had to be left out of the prompt for that (None
+    where not even the question fits), and whether it was cut at its length. A request cache keeps this with the text.
+    """
 
     left_out: int | None
+    is_cut: bool
 
-    def __new__(cls, text: str, left_out: int | None = 0) -> "EndpointReply":
+    def __new__(cls, text: str, left_out: int | None = 0, is_cut: bool = False) -> "Reply":
         made = super().__new__(cls, text)
-        made.left_out = left_out
+        made.left_out, made.is_cut = left_out, is_cut
         return made
 
     def fitted(self, prompt: str) -> Fitted:

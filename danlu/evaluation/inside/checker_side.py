@@ -1,8 +1,8 @@
 """The checker's process: runs a problem's own tests against a program that lives in another process.
 
-Started inside the sandbox as `python -I -S checker_side.py JOB`, the job as JSON: `limits`, `setup` and `tests`
-(sources, the problem's), `names` (of the functions that the program is asked for), and the numbers of the files
-`requests` (written), `replies` (read), `verdict` (written). Standard library only.
+Started inside the sandbox as `python -I -S checker_side.py JOB`, the number of an open file that holds the job as
+JSON: `limits`, `setup` and `tests` (sources, the problem's), `names` (of the functions that the program is asked for),
+and the numbers of the files `requests` (written), `replies` (read), `verdict` (written). Standard library only.
 """
 
 import builtins
@@ -56,7 +56,8 @@ class Function:
 
 
 def main() -> int:
-    job = json.loads(sys.argv[1])
+    with os.fdopen(int(sys.argv[1]), encoding="utf-8") as stream:
+        job = json.load(stream)
     requests: BinaryIO = os.fdopen(job["requests"], "wb")
     replies: BinaryIO = os.fdopen(job["replies"], "rb")
     verdict: BinaryIO = os.fdopen(job["verdict"], "wb")

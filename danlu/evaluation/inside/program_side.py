@@ -1,9 +1,9 @@
 """The tested program's process: runs a program, then calls its functions for the checker until that hangs up.
 
-Started inside the sandbox as `python -I -S program_side.py JOB`, the job as JSON: `limits`, `main` (whether the
-program is the whole matter or is called), and the numbers of the files `source` (read), `requests` (read) and `replies`
-(written). Standard library only. Nothing here is trusted by the other side: a program may rewrite all of it, and can
-still do no more than answer with plain data.
+Started inside the sandbox as `python -I -S program_side.py JOB`, the number of an open file that holds the job as
+JSON: `limits`, `main` (whether the program is the whole matter or is called), and the numbers of the files `source`
+(read), `requests` (read) and `replies` (written). Standard library only. Nothing here is trusted by the other side: a
+program may rewrite all of it, and can still do no more than answer with plain data.
 """
 
 import json
@@ -18,7 +18,8 @@ from plain_data import NotPlainError, from_json, receive, send, to_json
 
 
 def main() -> int:
-    job = json.loads(sys.argv[1])
+    with os.fdopen(int(sys.argv[1]), encoding="utf-8") as stream:
+        job = json.load(stream)
     with open(job["source"], encoding="utf-8", closefd=True) as stream:
         source = stream.read()
     replies = os.fdopen(job["replies"], "wb")

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from danlu.evaluation.tasks.ceval_subjects import CEVAL_SUBJECTS
 from danlu.evaluation.tasks.questions import Benchmark, Item, Questions
-from danlu.evaluation.tasks.sources import Record, csv_records, from_hub, names_in
-from danlu.run.errors import UserError
+from danlu.evaluation.tasks.sources import Record, check_each, csv_records, from_hub, names_in
 
 LETTERS = ("A", "B", "C", "D")
 
@@ -31,14 +30,11 @@ _ceval_item = partial(_item, cue="答案：", chat_cue="请用正确选项的字
 
 def _answered(records: list[Record], where: Path | str) -> list[Record]:
     """The records, each with one of the letters as its answer."""
-    for number, record in enumerate(records, start=1):
-        if record["answer"] not in LETTERS:
-            raise UserError(
-                f"record {number}: the answer is {record['answer']!r}, not one of A to D",
-                where=where,
-                mend="Get the file anew",
-            )
-    return records
+    return check_each(
+        records,
+        where,
+        lambda record: "" if record["answer"] in LETTERS else f"the answer is {record['answer']!r}, not one of A to D",
+    )
 
 
 def read_mmlu(data: Path | None) -> Questions:

@@ -26,7 +26,7 @@ def read_safety(data: Path | None) -> Questions:
             worked="",
             gold=DECLINE if record["kind"] == "harmful" else ANSWER,
         )
-        for record in json_lines(path, "id", "category", "kind", "language", "prompt")
+        for record in json_lines(path, id=str, category=str, kind=str, language=str, prompt=str)
     ]
     return Questions(items=items)
 

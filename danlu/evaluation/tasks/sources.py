@@ -7,7 +7,8 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 from danlu.run.errors import UserError
 
 Record = dict[str, Any]
+
+KINDS = {str: "text", int: "an integer", list: "a list"}
 
 MEND = "Get the file anew, or leave --data out to take it from the hub"
 
@@ -29,25 +32,23 @@ def read_text(path: Path) -> str:
         raise UserError(
             "no such benchmark file", where=path, mend="Name the folder that holds it with --data"
         ) from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"not a file of this benchmark: {error}", where=path, mend=MEND) from error
 
 
-def json_lines(path: Path, *keys: str) -> list[Record]:
-    """The records of a file of JSON lines, each with `keys`."""
+def json_lines(path: Path, **kinds: type) -> list[Record]:
+    """The records of a file of JSON lines, each with a value of its kind for every key of `kinds`."""
     records = []
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
-            records.append(_checked(_parsed(line, f"{path}:{number}"), keys, f"{path}:{number}"))
+            records.append(_checked(_parsed(line, f"{path}:{number}"), kinds, f"{path}:{number}"))
     return _some(records, path)
 
 
-def json_examples(path: Path, *keys: str) -> list[Record]:
-    """The list `examples` of a JSON file, each of them with `keys`."""
-    whole = _checked(_parsed(read_text(path), str(path)), ("examples",), str(path))["examples"]
-    if not isinstance(whole, list):
-        raise UserError("`examples` is not a list", where=path, mend=MEND)
-    return _some([_checked(record, keys, f"{path}, example {n}") for n, record in enumerate(whole, start=1)], path)
+def json_examples(path: Path, **kinds: type) -> list[Record]:
+    """The list `examples` of a JSON file, each of them as `json_lines` has them."""
+    whole = _checked(_parsed(read_text(path), str(path)), {"examples": list}, str(path))["examples"]
+    return _some([_checked(record, kinds, f"{path}, example {n}") for n, record in enumerate(whole, start=1)], path)
 
 
 def csv_records(path: Path, *keys: str, has_header: bool = False) -> list[Record]:
@@ -60,7 +61,7 @@ def csv_records(path: Path, *keys: str, has_header: bool = False) -> list[Record
         for row in rows:
             if None in row or None in row.values():
                 raise UserError(f"not {len(rows.fieldnames or ())} columns", where=f"{path}:{rows.line_num}", mend=MEND)
-            records.append(_checked(dict(row), keys, f"{path}:{rows.line_num}"))
+            records.append(_checked(dict(row), dict.fromkeys(keys, str), f"{path}:{rows.line_num}"))
     except csv.Error as error:
         raise UserError(f"not a CSV file: {error}", where=path, mend=MEND) from error
     return _some(records, path)
@@ -114,12 +115,23 @@ def _parsed(text: str, where: str) -> Any:
         raise UserError(f"not JSON: {error}", where=where, mend=MEND) from error
 
 
-def _checked(record: Any, keys: tuple[str, ...], where: str) -> Record:
+def _checked(record: Any, kinds: dict[str, type], where: str) -> Record:
     if not isinstance(record, dict):
         raise UserError("not an object", where=where, mend=MEND)
-    if missing := [key for key in keys if record.get(key) is None]:
+    if missing := [key for key in kinds if record.get(key) is None]:
         raise UserError(f"lacks {', '.join(missing)}", where=where, mend=MEND)
+    for key, kind in kinds.items():
+        if not isinstance(record[key], kind):
+            raise UserError(f"{key} is {record[key]!r:.60}, not {KINDS[kind]}", where=where, mend=MEND)
     return record
+
+
+def check_each(records: list[Record], where: Path | str, fault: Callable[[Record], str]) -> list[Record]:
+    """The records, in which `fault` finds nothing. Raises UserError with the number of the first in which it does."""
+    for number, record in enumerate(records, start=1):
+        if said := fault(record):
+            raise UserError(f"record {number}: {said}", where=where, mend=MEND)
+    return records
 
 
 def _some(records: list[Record], path: Path) -> list[Record]:
