@@ -104,12 +104,12 @@ class Engine:
         longest = model.config.max_position_embeddings
         self.limit = min(max_length or longest, longest)
         self.device = next(model.parameters()).device
-        self.cache = cache_for(model, max_rows, self.limit)
+        # A prompt's length may decide how its beginning is turned: then nothing can be read for all of them.
+        self.prefix = [] if model.config.extension.dynamic_ntk else list(prefix)
+        self.cache = cache_for(model, max_rows, self.limit, keeps_all=bool(self.prefix))
         self.free = list(range(max_rows))[::-1]
         self.rows: dict[int, Sequence] = {}
         self.admitted = 0
-        # A prompt's length may decide how its beginning is turned: then nothing can be read for all of them.
-        self.prefix = [] if model.config.extension.dynamic_ntk else list(prefix)
         if self.prefix:
             self.check(self.prefix)
             # Into every row; a prompt never writes over it, because it begins with the same.
@@ -229,6 +229,12 @@ class Engine:
         config = self.model.config
         return config.extension.alpha(prompt_length, config.training_length)
 
+    def _alpha(self, sequence: Sequence) -> float:
+        """The alpha of a row's next pass: its prompt's, or of what it has grown to."""
+        if not self.model.config.extension.dynamic_ntk_per_step:
+            return sequence.alpha
+        return self.alpha(len(sequence.prompt_ids) + len(sequence.output_ids))
+
     def check(self, prompt_ids: list[int]) -> None:
         """UserError for a prompt that is empty or leaves no room for a token."""
         if not prompt_ids:
@@ -285,12 +291,12 @@ class Engine:
         """
         length = int(position_ids.max()) + 1
         own = torch.tensor(rows, device=self.device)
-        alphas = [self.rows[row].alpha for row in rows[::copies]] if self.rows else [self.alpha(0)]
-        context = Context(self.cache, own[::copies], position_ids.to(self.device), length, alphas)
+        alphas = [self._alpha(self.rows[row]) for row in rows[::copies]] if self.rows else [self.alpha(0)]
+        read = torch.tensor(lengths, device=self.device)
+        context = Context(self.cache, own[::copies], position_ids.to(self.device), length, alphas, read)
         hidden = self.model.hidden_states(input_ids.to(self.device), context=context)
         self.cache.copy(own[::copies], own, copies, length)
-        last = torch.tensor(lengths, device=self.device) - 1
-        return hidden[torch.arange(len(hidden), device=self.device), last]
+        return hidden[torch.arange(len(hidden), device=self.device), read - 1]
 
     @torch.no_grad()
     def _choose(self, rows: list[int], ends: torch.Tensor, copies: int = 1) -> None:

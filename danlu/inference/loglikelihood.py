@@ -135,7 +135,7 @@ class _Reader:
     def __init__(self, model: Transformer, longest: int, vocab_size: int | None, alpha: float) -> None:
         self.alpha = alpha
         self.model, self.vocab_size, self.device = model, vocab_size, next(model.parameters()).device
-        self.cache = cache_for(model, ROWS_AT_ONCE, longest)
+        self.cache = cache_for(model, ROWS_AT_ONCE, longest, keeps_all=True)
         self.held: tuple[int, ...] = ()
 
     def read(self, group: SharedReadings) -> Iterator[list[tuple[int, Likelihood]]]:

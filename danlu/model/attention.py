@@ -1,30 +1,54 @@
-"""The attention mask, and the key/value cache (recipe section 3).
+"""Attention and its mask (recipe sections 3 and 4): causal, over packed texts, in a window, over a cache.
 
 Shapes: B batch, T tokens (queries), S keys, H query heads, K key/value heads, E head size.
+A window of W tokens lets a query see its own and the W - 1 before it; 0 is none.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def cache_mask(position_ids: Tensor, key_length: int) -> Tensor:
-    """Which slot of a cache each query may see, (B, 1, T, S) bool: keys lie at their own position, and a query sees
-    those up to its own."""
-    keys = torch.arange(key_length, device=position_ids.device)
-    return (keys <= position_ids[..., None])[:, None]  # (B, 1, T, S)
+Mask = Tensor | int | None
+"""Which keys a query may see: None all up to its own, a number of the last ones, or a tensor (B or 1, 1, T, S), bool or
+from `training_mask`."""
 
 
-def row_mask(document_ids: Tensor, branch_ids: Tensor | None) -> Tensor:
+def cache_mask(position_ids: Tensor, key_positions: Tensor, window: int) -> Tensor:
+    """Which key of a cache each query may see, (B, 1, T, S) bool: those up to its own position, as far as its window
+    reaches. Keys stand at `key_positions`, (S) or (B, S), a negative one nowhere."""
+    distance = position_ids[:, :, None] - (key_positions if key_positions.dim() == 1 else key_positions[:, None])
+    visible = _in_reach(distance, window)  # (B, T, S)
+    if key_positions.dim() == 2:
+        visible &= key_positions[:, None] >= 0
+    return visible[:, None]
+
+
+def row_mask(
+    document_ids: Tensor, branch_ids: Tensor | None, position_ids: Tensor | None = None, window: int = 0
+) -> Tensor:
     """Which key each query may see where several texts share a row, (B, 1, T, T) bool: the earlier ones of its own
     document (B, T).
 
     `branch_ids` (B, T) tell continuations of one text apart: every branch sees what they share, branch 0, and itself.
+    A window counts by `position_ids` (B, T).
     """
     visible = document_ids[:, :, None] == document_ids[:, None, :]  # (B, T, T)
     if branch_ids is not None:
         visible &= (branch_ids[:, None, :] == 0) | (branch_ids[:, :, None] == branch_ids[:, None, :])
+    if window and position_ids is not None:
+        visible &= position_ids[:, :, None] - position_ids[:, None, :] < window
     return (visible & visible.new_ones(visible.shape[1:]).tril())[:, None]
+
+
+def band(length: int, window: int, device: torch.device) -> Tensor:
+    """The mask of a text read from its beginning, (1, 1, T, T) bool."""
+    places = torch.arange(length, device=device)
+    return _in_reach(places[:, None] - places, window)[None, None]
+
+
+def _in_reach(distance: Tensor, window: int) -> Tensor:
+    """Whether a key that lies so far back is seen."""
+    return (distance >= 0) & (distance < window) if window else distance >= 0
 
 
 MATERIALISED_UP_TO = 1024
@@ -32,7 +56,7 @@ MATERIALISED_UP_TO = 1024
 tokens: the fused CPU kernel takes two to three times as long, mostly in its backward pass. Beyond, memory decides."""
 
 
-def training_mask(mask: Tensor | None, length: int, device: torch.device) -> Tensor | None:
+def training_mask(mask: Mask, length: int, device: torch.device) -> Mask:
     """The mask in the form that `attend` is fastest with when training: on a CPU and up to MATERIALISED_UP_TO tokens a
     float32 tensor (B or 1, 1, T, T) of 0 and -inf that is added to the scores, elsewhere as it is.
 
@@ -40,20 +64,40 @@ def training_mask(mask: Tensor | None, length: int, device: torch.device) -> Ten
     """
     if device.type != "cpu" or length > MATERIALISED_UP_TO:
         return mask
-    if mask is None:
-        mask = torch.ones(length, length, dtype=torch.bool).tril()[None, None]
+    if not isinstance(mask, Tensor):
+        mask = band(length, mask or 0, device)
     return torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Mix the values (B, K, S, E) by softmax(query · key / sqrt(E)) for queries (B, H, T, E); gives (B, H, T, E).
-
-    `mask` (B or 1, 1, T, S) is True where a query may look, or comes from `training_mask`; None is plain causal.
-    """
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Mask) -> Tensor:
+    """Mix the values (B, K, S, E) by softmax(query · key / sqrt(E)) for queries (B, H, T, E); gives (B, H, T, E)."""
+    if isinstance(mask, int):
+        if query.shape[2] > 2 * mask:
+            return _in_blocks(query, key, value, mask)
+        mask = band(query.shape[2], mask, query.device)
     if mask is not None and mask.is_floating_point():
         return _materialised(query, key, value, mask)
     grouped = query.shape[1] != key.shape[1]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=grouped)
+
+
+def _in_blocks(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
+    """`attend` in a window: queries in blocks as long as it, each with the keys of its own block and of the one before.
+    Time and memory grow with T * W, not with T * T."""
+    B, T = query.shape[0], query.shape[2]
+    num_blocks = -(-T // window)
+    short = num_blocks * window - T
+    query = F.pad(query, (0, 0, 0, short)).unflatten(2, (num_blocks, window)).transpose(1, 2).flatten(0, 1)
+    key, value = (
+        F.pad(each, (0, 0, window, short)).unfold(2, 2 * window, window).permute(0, 2, 1, 4, 3).flatten(0, 1)
+        for each in (key, value)
+    )  # (B*blocks, K, 2W, E) each
+    places = torch.arange(2 * window, device=query.device)
+    mask = _in_reach(places[window:, None] - places, window).repeat(num_blocks, 1, 1)  # (blocks, W, 2W)
+    mask[0, :, :window] = False  # Nothing lies before the first block.
+    grouped, mask = query.shape[1] != key.shape[1], mask.repeat(B, 1, 1)[:, None]
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=grouped)
+    return mixed.unflatten(0, (B, num_blocks)).transpose(1, 2).flatten(2, 3)[:, :, :T]
 
 
 def _materialised(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor) -> Tensor:
@@ -95,60 +139,3 @@ class _MaterialisedAttention(torch.autograd.Function):
         score_grad = (weights.to(wide) * (weight_grad - shared) * ctx.scale).to(query.dtype)
         value_grad = weights.transpose(-1, -2) @ grad
         return score_grad @ key, score_grad.transpose(-1, -2) @ query, value_grad, None, None
-
-
-def rows_in_order(rows: Tensor) -> Tensor | slice:
-    """`rows` (B) as a slice where each is the one before it plus 1: a slice is not copied."""
-    first = int(rows[0])
-    following = torch.arange(first, first + len(rows), device=rows.device)
-    return slice(first, first + len(rows)) if rows.equal(following) else rows
-
-
-class KVCache:
-    """Keys and values of what each row has seen, per layer; rows have their own lengths.
-
-    A row's key of position p lies in slot p. Slots past a row's length may hold leftovers: `cache_mask` hides them
-    until they are written over.
-    """
-
-    def __init__(
-        self,
-        num_layers: int,
-        rows: int,
-        heads: int,
-        slots: int,
-        head_dim: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        shape = (num_layers, rows, heads, slots, head_dim)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.slots = slots
-
-    def update(
-        self,
-        layer: int,
-        rows: Tensor,
-        read: Tensor | slice,
-        position_ids: Tensor,
-        key: Tensor,
-        value: Tensor,
-        length: int,
-    ) -> tuple[Tensor, Tensor]:
-        """Store key and value (B, K, T, E) of `rows` (B) at `position_ids` (B, T); return the first `length` slots of
-        these rows, `read` being the same rows: a view where it is a slice, else a copy."""
-        at = (rows[:, None], slice(None), position_ids)
-        self.keys[layer][at] = key.transpose(1, 2).to(self.keys.dtype)  # (B, T, K, E)
-        self.values[layer][at] = value.transpose(1, 2).to(self.values.dtype)
-        return self.keys[layer][read, :, :length], self.values[layer][read, :, :length]  # (B, K, S, E)
-
-    def clear(self, rows: list[int]) -> None:
-        """Forget what is not finite: a mask hides a slot by a weight of 0, and 0 times NaN is NaN."""
-        self.keys[:, rows], self.values[:, rows] = 0, 0
-
-    def copy(self, sources: Tensor, rows: Tensor, copies: int, length: int) -> None:
-        """Give the first `length` slots of row `sources[i]` to `copies` of the `rows` after one another."""
-        if copies > 1:
-            for stored in (self.keys, self.values):
-                stored[:, rows, :, :length] = stored[:, sources, :, :length].repeat_interleave(copies, 1)

@@ -1,6 +1,7 @@
 """The numbers that define a model, under the names that config.json uses."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from danlu.model.extension import ContextExtension
@@ -80,6 +81,13 @@ class ModelConfig:
                 f"num_attention_heads {self.num_attention_heads} must be a multiple of "
                 f"num_key_value_heads {self.num_key_value_heads}"
             )
+
+        self.extension.layer_windows(self.num_hidden_layers)  # Raises ValueError.
+
+    @cached_property
+    def layer_windows(self) -> tuple[int, ...]:
+        """Tokens that the queries of each layer see; 0 for all."""
+        return self.extension.layer_windows(self.num_hidden_layers)
 
     @property
     def head_size(self) -> int:

@@ -22,6 +22,10 @@ class ContextExtension:
     """Take alpha from each prompt's length, as Qwen v1 does: 1 up to the training length, then 3, 7, 15, … A sequence
     keeps its prompt's alpha while it is continued."""
 
+    dynamic_ntk_per_step: bool = False
+    """With dynamic_ntk: take alpha from what the sequence has grown to at every step. The cache then holds keys as they
+    were before rotation, and all of them are turned anew for every token."""
+
     logn: bool = False
     """Multiply the query at position i (from 1) by log_n(i) past the training length n, so that attention stays as
     sharp over more keys."""
@@ -41,7 +45,15 @@ class ContextExtension:
     yarn_attention_factor: float = 0.0
     """Multiplies rotated queries and keys; 0 for YaRN's own 0.1 ln(factor) + 1."""
 
+    windows: tuple[int, ...] = ()
+    """Tokens that a query sees, its own included, 0 for all: a number for every layer; one for all of them; or two, of
+    the lowest layer and of the highest, between which they grow by an equal factor from layer to layer."""
+
     def __post_init__(self) -> None:
+        if any(window < 0 for window in self.windows):
+            raise ValueError(f"windows cannot be negative: {self.windows}")
+        if self.dynamic_ntk_per_step and not self.dynamic_ntk:
+            raise ValueError("dynamic_ntk_per_step needs dynamic_ntk")
         if self.training_length < 0:
             raise ValueError(f"training_length cannot be negative, it is {self.training_length}")
         for name in ("ntk_alpha", "interpolation", "yarn_factor"):
@@ -53,6 +65,26 @@ class ContextExtension:
             raise ValueError(f"yarn_beta_slow {self.yarn_beta_slow} must be below yarn_beta_fast {self.yarn_beta_fast}")
         if not 0 <= self.yarn_attention_factor < math.inf:
             raise ValueError(f"yarn_attention_factor cannot be {self.yarn_attention_factor}")
+
+    @property
+    def turns_keys_late(self) -> bool:
+        """Whether a cache holds keys as they were before rotation."""
+        return self.dynamic_ntk_per_step
+
+    def layer_windows(self, num_layers: int) -> tuple[int, ...]:
+        """The window of each layer (recipe section 4). Raises ValueError where `windows` does not fit so many."""
+        windows = self.windows or (0,)
+        if len(windows) == 1:
+            return windows * num_layers
+        if len(windows) == num_layers:
+            return windows
+        if len(windows) != 2 or 0 in windows:
+            raise ValueError(
+                f"windows must be one number, one for each of the {num_layers} layers, or the lowest layer's and the "
+                f"highest's, neither 0; not {windows}"
+            )
+        low, high = windows
+        return tuple(round(low * (high / low) ** (layer / (num_layers - 1))) for layer in range(num_layers))
 
     @property
     def attention_factor(self) -> float:

@@ -4,6 +4,7 @@ A setting that changes what a model computes and that we do not know is refused,
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,14 @@ CAUSAL, SCALAR = "ForCausalLM", "ForSequenceClassification"
 FAMILIES: dict[str, Family] = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
 """By `model_type`."""
 
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""What configurations call a layer that sees everything, and one with a window."""
+
+DEFAULT_MAX_WINDOW_LAYERS = 28
+"""Layers without a window in transformers, where config.json says nothing."""
+
+DEFAULT_LENGTH = ModelConfig.max_position_embeddings
+
 DEFAULT_ROPE_THETA = 10_000.0
 """Of every family's configuration in transformers, where config.json says nothing."""
 
@@ -26,7 +35,7 @@ def hf_config(config: ModelConfig, head: str, end_ids: list[int], pad_id: int | 
     family = config.family
     # Without these transformers gives a classifier two labels.
     labels = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}} if head == SCALAR else {}
-    own: dict[str, Any] = {"use_sliding_window": False} if family == "Qwen2" else {"attention_bias": False}
+    own: dict[str, Any] = _sliding(config) if family == "Qwen2" else {"attention_bias": False, **_sliding(config)}
     if family == "Qwen3" or config.head_size * config.num_attention_heads != config.hidden_size:
         own["head_dim"] = config.head_size
     if scaling := _rope_scaling(config):
@@ -105,14 +114,16 @@ def _hugging_face(values: dict[str, Any], family: Family, path: Path) -> ModelCo
     }
     if numbers.get("head_dim", 0) * numbers.get("num_attention_heads", 0) == numbers.get("hidden_size"):
         del numbers["head_dim"]
-    extension = _extension(rope, numbers["max_position_embeddings"], path) if rope else ContextExtension()
+    extension = (
+        _extension(rope, numbers.get("max_position_embeddings", DEFAULT_LENGTH), path) if rope else ContextExtension()
+    )
+    extension = replace(extension, windows=_windows(values, family))
     stretched = extension.interpolation * extension.yarn_factor * extension.training_length
     longest = max(numbers.pop("max_position_embeddings", 0), round(stretched))
     if longest:
         numbers["max_position_embeddings"] = longest
     config = ModelConfig(family=family, rope_theta=theta, extension=extension, **numbers)
     _refuse(path, {
-        "use_sliding_window": bool(values.get("use_sliding_window")),
         f"hidden_act `{values.get('hidden_act')}`": values.get("hidden_act", "silu") != "silu",
         "attention_bias": family != "Qwen2" and bool(values.get("attention_bias")),
         "mlp_bias": bool(values.get("mlp_bias")),
@@ -145,6 +156,40 @@ def _extension(rope: dict[str, Any], max_position_embeddings: int, path: Path) -
         yarn_beta_slow=number("beta_slow", 1.0),
         yarn_attention_factor=number("attention_factor", 0.0),
     )
+
+
+def _windows(values: dict[str, Any], family: Family) -> tuple[int, ...]:
+    """The window of each layer; none where no layer has one. Qwen's configurations say from which layer on, newer files
+    the kind of every layer."""
+    if not values.get("use_sliding_window") or values.get("sliding_window") is None:
+        return ()
+    if family == "Llama":
+        raise ValueError("a Llama model has no sliding window")
+    window, num_layers = _number("sliding_window", values["sliding_window"]), values.get("num_hidden_layers", 0)
+    kinds = values.get("layer_types")
+    if kinds is None:
+        first = _number("max_window_layers", values.get("max_window_layers", DEFAULT_MAX_WINDOW_LAYERS))
+        kinds = [FULL if layer < first else SLIDING for layer in range(num_layers)]
+    if not isinstance(kinds, list) or len(kinds) != num_layers or not set(map(str, kinds)) <= {FULL, SLIDING}:
+        raise ValueError(f"layer_types must have {FULL} or {SLIDING} for each of the {num_layers} layers, not {kinds}")
+    return tuple(window if kind == SLIDING else 0 for kind in kinds) if SLIDING in kinds else ()
+
+
+def _sliding(config: ModelConfig) -> dict[str, Any]:
+    """What `_windows` reads. Raises UserError for windows of several sizes, and for those of another family."""
+    windows = config.layer_windows
+    sizes = sorted(set(windows) - {0})
+    if not sizes:
+        return {"use_sliding_window": False} if config.family == "Qwen2" else {}
+    if len(sizes) > 1 or config.family == "Llama":
+        what = "windows of several sizes" if len(sizes) > 1 else "windows"
+        raise UserError(f"config.json of this layout has no word for {what}", mend="Save the model without them")
+    return {
+        "use_sliding_window": True,
+        "sliding_window": sizes[0],
+        "max_window_layers": windows.index(sizes[0]),
+        "layer_types": [SLIDING if window else FULL for window in windows],
+    }
 
 
 def _rope_scaling(config: ModelConfig) -> dict[str, Any] | None:

@@ -13,14 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from danlu.model.attention import (
-    KVCache,
-    attend,
-    cache_mask,
-    row_mask,
-    rows_in_order,
-    training_mask,
-)
+from danlu.model.attention import Mask, attend, cache_mask, row_mask, training_mask
+from danlu.model.cache import KVCache, rows_in_order
 from danlu.model.config import ModelConfig
 from danlu.model.linear import Linear
 from danlu.model.rotary import Rotary, RotaryTables, apply_rotary
@@ -50,7 +44,7 @@ class Attention(nn.Module):
             config.num_key_value_heads,
             config.head_size,
         )
-        self.layer = layer
+        self.layer, self.window = layer, config.layer_windows[layer]
         width = (self.heads + 2 * self.kv_heads) * self.head_dim
         self.qkv_proj = Linear(config.hidden_size, width, bias=config.family == "Qwen2")
         has_norms = config.family == "Qwen3"
@@ -58,20 +52,31 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_size, config.rms_norm_eps) if has_norms else None
         self.o_proj = Linear(self.heads * self.head_dim, config.hidden_size, bias=False)
 
-    def forward(self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, context: "Context | None") -> Tensor:
+    def forward(self, hidden: Tensor, rotary: Rotary, masks: "Masks", context: "Context | None") -> Tensor:
         B, T, _ = hidden.shape
         heads = self.qkv_proj(hidden).view(B, T, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
         query, key, value = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)  # (B, H or K, T, E)
         if self.q_norm and self.k_norm:
             query, key = self.q_norm(query), self.k_norm(key)
-        query, key = apply_rotary(query, rotary.cos, rotary.sin), apply_rotary(key, rotary.cos, rotary.sin)
+        query = apply_rotary(query, rotary.cos, rotary.sin)
+        if context is None or context.key_rotary is None:
+            key = apply_rotary(key, rotary.cos, rotary.sin)
         if rotary.query_scale is not None:
             query = (query * rotary.query_scale).to(query.dtype)
         if context is not None:
             key, value = context.cache.update(
-                self.layer, context.rows, context.read, context.position_ids, key, value, context.key_length
+                self.layer,
+                context.rows,
+                context.read,
+                context.position_ids,
+                key,
+                value,
+                context.key_length,
+                context.lengths,
             )  # (B, K, S, E)
-        mixed = attend(query, key.to(query.dtype), value.to(query.dtype), mask)  # (B, H, T, E)
+            if context.key_rotary is not None:
+                key = apply_rotary(key, context.key_rotary.cos, context.key_rotary.sin)
+        mixed = attend(query, key.to(query.dtype), value.to(query.dtype), masks[self.window])  # (B, H, T, E)
         return self.o_proj(mixed.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
 
 
@@ -99,32 +104,46 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(0.0)
 
-    def forward(self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, context: "Context | None") -> Tensor:
-        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), rotary, mask, context))
+    def forward(self, hidden: Tensor, rotary: Rotary, masks: "Masks", context: "Context | None") -> Tensor:
+        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), rotary, masks, context))
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
 
 
+Masks = dict[int, Mask]
+"""The mask for each window that a layer has."""
+
+
 class Context:
-    """What a forward pass with a cache needs to know: the cache, which of its rows, where the new tokens stand, and the
-    rotary alpha of each row (or of all), which was its prompt's."""
+    """What a forward pass with a cache needs to know: the cache, which of its rows, where the new tokens stand and how
+    many of them each row has (`lengths` (B); all where None), and the rotary alpha of each row (or of all)."""
+
+    key_rotary: Rotary | None = None
+    """What turns the keys of the cache where that holds them unturned."""
 
     def __init__(
-        self, cache: KVCache, rows: Tensor, position_ids: Tensor, key_length: int, alphas: Sequence[float] = (1.0,)
+        self,
+        cache: KVCache,
+        rows: Tensor,
+        position_ids: Tensor,
+        key_length: int,
+        alphas: Sequence[float] = (1.0,),
+        lengths: Tensor | None = None,
     ) -> None:
         self.cache, self.rows, self.position_ids, self.key_length = cache, rows, position_ids, key_length
-        self.alphas = alphas
+        self.alphas, self.lengths = alphas, lengths
         self.read = rows_in_order(rows)
 
 
-def cache_for(model: "Backbone", rows: int, slots: int) -> KVCache:
-    """An empty cache of `rows` texts of up to `slots` tokens. Under autocast keys and values are of its precision, and
-    a wider cache would hold the same numbers."""
+def cache_for(model: "Backbone", rows: int, slots: int, keeps_all: bool = False) -> KVCache:
+    """An empty cache of `rows` texts of up to `slots` tokens; with `keeps_all` layers with a window keep what lies
+    before it too, so that a row can go back. Under autocast keys and values are of its precision, and a wider cache
+    would hold the same numbers."""
     config, parameter = model.config, next(model.parameters())
     kind = parameter.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else parameter.dtype
-    return KVCache(
-        config.num_hidden_layers, rows, config.num_key_value_heads, slots, config.head_size, dtype, parameter.device
-    )
+    keeps_all = keeps_all or config.extension.turns_keys_late
+    windows = [0] * config.num_hidden_layers if keeps_all else config.layer_windows
+    return KVCache(windows, rows, config.num_key_value_heads, slots, config.head_size, dtype, parameter.device)
 
 
 class Backbone(nn.Module):
@@ -177,31 +196,50 @@ class Backbone(nn.Module):
         document_ids: Tensor | None = None,
         context: Context | None = None,
         branch_ids: Tensor | None = None,
-    ) -> tuple[Tensor, Rotary, Tensor | None]:
-        """What `trunk` takes: embeddings (B, T, D), rotary tables, and the mask (None: plain causal).
+    ) -> tuple[Tensor, Rotary, Masks]:
+        """What `trunk` takes: embeddings (B, T, D), rotary tables, and the masks.
 
         The lookup stays outside the compiled part: its eager gradient adds in a fixed order, a compiled one does not.
         """
-        mask = None
-        if context is not None:
-            position_ids = context.position_ids
-            mask = cache_mask(position_ids, context.key_length)
-        elif document_ids is not None:
-            mask = row_mask(document_ids, branch_ids)
-        if context is None and torch.is_grad_enabled():
-            mask = training_mask(mask, input_ids.shape[1], input_ids.device)
-        return self.embed_tokens(input_ids), self._rotary(input_ids, position_ids, context), mask
+        if context is not None and self.config.extension.turns_keys_late:
+            places = torch.arange(context.key_length, device=input_ids.device).expand(len(input_ids), -1)
+            context.key_rotary = self.rotary.rotary(context.key_length, places, input_ids.device, context.alphas)
+        masks = {
+            window: self._mask(window, input_ids, position_ids, document_ids, context, branch_ids)
+            for window in dict.fromkeys(self.config.layer_windows)
+        }
+        return self.embed_tokens(input_ids), self._rotary(input_ids, position_ids, context), masks
 
-    def trunk(self, hidden: Tensor, rotary: Rotary, mask: Tensor | None, context: Context | None) -> Tensor:
+    def _mask(
+        self,
+        window: int,
+        input_ids: Tensor,
+        position_ids: Tensor | None,
+        document_ids: Tensor | None,
+        context: Context | None,
+        branch_ids: Tensor | None,
+    ) -> Mask:
+        """The mask of the layers with such a window."""
+        if context is not None:
+            keys = context.cache.key_positions(window, context.position_ids, context.key_length)
+            return cache_mask(context.position_ids, keys, window)
+        mask: Mask = window or None
+        if document_ids is not None:
+            if position_ids is None:
+                position_ids = torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+            mask = row_mask(document_ids, branch_ids, position_ids, window)
+        return training_mask(mask, input_ids.shape[1], input_ids.device) if torch.is_grad_enabled() else mask
+
+    def trunk(self, hidden: Tensor, rotary: Rotary, masks: Masks, context: Context | None) -> Tensor:
         """Dropout on the embeddings, all blocks, the last norm: (B, T, D) to (B, T, D). Training compiles this."""
         hidden = self.dropout(hidden)
         for layer in self.layers:
-            hidden = layer(hidden, rotary, mask, context)
+            hidden = layer(hidden, rotary, masks, context)
         return self.norm(hidden)
 
     def _rotary(self, input_ids: Tensor, position_ids: Tensor | None, context: Context | None) -> Rotary:
         if context is not None:
-            return self.rotary.rotary(context.key_length, position_ids, input_ids.device, context.alphas)
+            return self.rotary.rotary(context.key_length, context.position_ids, input_ids.device, context.alphas)
         length = input_ids.shape[1]
         alphas = (self.config.extension.alpha(length, self.config.training_length),)
         if position_ids is not None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from danlu.model.attention import KVCache
+from danlu.model.cache import KVCache
 from danlu.model.transformer import Context, Transformer
 
 LENGTH = 40
@@ -19,7 +19,7 @@ def text(seed: int, length: int = LENGTH) -> Tensor:
 def empty_cache(model: Transformer, rows: int) -> KVCache:
     config = model.config
     return KVCache(
-        config.num_hidden_layers,
+        config.layer_windows,
         rows,
         config.num_key_value_heads,
         config.max_position_embeddings,

@@ -7,7 +7,7 @@ import torch
 
 from danlu.inference.config import SamplingConfig
 from danlu.inference.engine import Engine, generate_batch
-from danlu.model.attention import KVCache
+from danlu.model.cache import KVCache
 from danlu.model.transformer import Context, Transformer
 
 MakeModel = Callable[..., Transformer]
@@ -32,8 +32,9 @@ def greedy_without_cache(model: Transformer, ids: list[int], count: int) -> list
 def test_the_cache_gives_the_logits_of_the_full_forward_pass(tiny_model: MakeModel, step: int, key_heads: int) -> None:
     model = tiny_model(num_key_value_heads=key_heads)
     ids = torch.tensor([prompt(20)])
-    cache = KVCache(2, 3, key_heads, 32, 8, torch.float32, torch.device("cpu"))
-    cache.keys.normal_(), cache.values.normal_()  # leftovers of other rows
+    cache = KVCache([0, 0], 3, key_heads, 32, 8, torch.float32, torch.device("cpu"))
+    for stored in (*cache.keys, *cache.values):
+        stored.normal_()  # leftovers of other rows
     pieces = [
         model(
             ids[:, at : at + step],

@@ -99,8 +99,8 @@ class ScriptedModel(torch.nn.Module):
                     prompt.pop()
                 self.prompts.append(prompt)
                 self.scripts.append([*self.reply(prompt), self.tokenizer.im_end_id])
-                context.cache.keys[0, row, 0, 0, 0] = len(self.prompts) - 1
-            number = int(context.cache.keys[0, row, 0, 0, 0])
+                context.cache.keys[0][row, 0, 0, 0] = len(self.prompts) - 1
+            number = int(context.cache.keys[0][row, 0, 0, 0])
             length = len(self.prompts[number])
             for token in range(T):
                 at = int(context.position_ids[place, token]) + 1 - length
