@@ -99,6 +99,11 @@ VERBS = {
         "danlu.commands:Evaluate",
         "danlu.commands:evaluate",
     ),
+    "convert": Verb(
+        "write a model in another layout: Hugging Face, Qwen v1, GGUF",
+        "danlu.commands:Convert",
+        "danlu.commands:convert_model",
+    ),
     "generate": Verb("continue a text, or answer it", "danlu.commands:Generate", "danlu.commands:generate_text"),
     "chat": Verb("talk with a model in the terminal", "danlu.serving.config:ChatConfig", "danlu.serving.terminal:chat"),
     "serve": Verb(

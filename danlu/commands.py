@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from danlu.evaluation.config import BenchmarksConfig
-from danlu.inference.config import SamplingConfig
+from danlu.inference.config import OpenConfig, SamplingConfig
 from danlu.recipe import Recipe
 from danlu.report.config import ReportConfig
 from danlu.run.errors import UserError
@@ -106,7 +106,7 @@ def evaluate(config: Evaluate) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generate:
+class Generate(OpenConfig):
     """Continue a text with a base model, or answer it with a chat model."""
 
     model: tyro.conf.Positional[Path]
@@ -118,9 +118,6 @@ class Generate:
     chat: bool = False
     """Put the prompt as a user's message in ChatML."""
 
-    device: str | None = None
-    """`cpu`, `cuda`, `cuda:1`; None to find it."""
-
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     """How tokens are chosen."""
 
@@ -128,15 +125,44 @@ class Generate:
 def generate_text(config: Generate) -> None:
     """Write the continuation to standard output as it comes."""
     from danlu.inference.generate import stream_pieces
-    from danlu.inference.load import load_for_text
+    from danlu.inference.load import open_model
 
-    model, tokenizer = load_for_text(config.model, config.device)
+    model, tokenizer = open_model(config.model, config)
     prompt = config.prompt if config.prompt is not None else standard_input()
     for piece in stream_pieces(
         model, tokenizer, [{"role": "user", "content": prompt}] if config.chat else prompt, config.sampling
     ):
         print(piece, end="", flush=True)
     print()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Write a model in another layout, with the same weights and tokenizer."""
+
+    source: tyro.conf.Positional[Path]
+    """Model folder, GGUF file, or a name on the hub."""
+
+    out: tyro.conf.Positional[Path]
+    """Folder to make; for gguf a file, whose name ends in .gguf."""
+
+    to: Literal["hf", "qwen-v1", "gguf"]
+    """Hugging Face's layout (transformers, vLLM), that of the published Qwen v1's own code, or llama.cpp's."""
+
+    quantize: str | None = None
+    """How weights are held: float32, float16 or bfloat16 in a folder; f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1 in
+    GGUF; None as they are."""
+
+
+def convert_model(config: Convert) -> None:
+    """Say what was written, and what otherwise than asked for."""
+    from danlu.inference.load import found
+    from danlu.model.convert import convert
+
+    written = convert(found(config.source), config.out, config.to, config.quantize)
+    if written and written.kept:
+        print(f"Kept as {written.kept_type}, because their rows hold no whole blocks: {', '.join(written.kept)}")
+    print(config.out)
 
 
 @dataclass(frozen=True, kw_only=True)

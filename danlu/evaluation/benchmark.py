@@ -23,7 +23,7 @@ from danlu.evaluation.grading import check_sandbox, grader
 from danlu.evaluation.results import published_rows, task_figures, write_items, write_table
 from danlu.evaluation.tasks.questions import Benchmark, Questions, spread
 from danlu.evaluation.tasks.registry import chosen_benchmarks
-from danlu.inference.load import load_for_text
+from danlu.inference.load import open_model
 from danlu.run.errors import UserError
 from danlu.run.files import digest, publish, write_json
 from danlu.run.folder import say
@@ -85,7 +85,7 @@ def _model(config: BenchmarksConfig) -> tuple[Any, str]:
     from danlu.evaluation.harness.adapter import DanluLM
 
     assert config.model
-    model, tokenizer = load_for_text(config.model, config.device)
+    model, tokenizer = open_model(config.model, config)
     if config.chat and not has_chat_template(config.model):
         raise UserError("this model has no chat template", where=config.model, mend="Leave --chat out, or fine-tune it")
     return DanluLM(model, tokenizer, config.model.name), str(config.model)
@@ -95,7 +95,12 @@ def has_chat_template(folder: Path) -> bool:
     """Whether a model folder says how a chat is written."""
     path = folder / "tokenizer_config.json"
     written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return bool(written.get("chat_template")) or (folder / "chat_template.jinja").is_file()
+    if written.get("chat_template") or (folder / "chat_template.jinja").is_file():
+        return True
+    # The published Qwen v1 has no template; it says that it was trained in ChatML.
+    path = folder / "generation_config.json"
+    generation = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return generation.get("chat_format") == "chatml"
 
 
 def quiet_harness() -> None:
@@ -145,5 +150,5 @@ def _answers(config: BenchmarksConfig) -> Path:
     its own."""
     if config.model is None:
         return config.out / "answers.db"
-    name = hashlib.sha256(f"{ANSWERS_VERSION} {digest(config.model)} {config.chat}".encode()).hexdigest()[:16]
-    return config.cache / f"{name}.db"
+    parts = ANSWERS_VERSION, digest(config.model), config.chat, config.dtype, config.extend
+    return config.cache / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}.db"

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from danlu.inference.config import OpenConfig
+
 RECIPE_TASKS = ("mmlu", "ceval", "gsm8k", "math", "humaneval", "mbpp", "bbh")
 """The seven benchmarks of the recipe (section 6)."""
 
@@ -61,7 +63,7 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarksConfig:
+class BenchmarksConfig(OpenConfig):
     """Benchmarks of a model through lm-evaluation-harness."""
 
     model: Path | None = Path("runs/ppo/model")
@@ -111,9 +113,6 @@ class BenchmarksConfig:
 
     unsafe_code: bool = False
     """Run model-written code without a sandbox where bubblewrap is missing."""
-
-    device: str | None = None
-    """`cpu`, `cuda`, `cuda:1`; None to find it."""
 
     def __post_init__(self) -> None:
         if not self.tasks:

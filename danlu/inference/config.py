@@ -11,6 +11,23 @@ DtypeName = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class OpenConfig:
+    """How a model is opened that answers."""
+
+    device: str | None = None
+    """`cpu`, `cuda`, `cuda:1`; None to find it."""
+
+    dtype: DtypeName = "float32"
+    """Of weights and cache; the narrower ones take half the memory, and a reply can differ with what else is answered
+    beside it."""
+
+    extend: tuple[str, ...] = ()
+    """How it reads more than it was trained on, in place of what its folder says: `length=16384` tokens at most, by
+    `dynamic_ntk`, `dynamic_ntk_per_step`, `ntk_alpha=4`, `logn`, `windows=512,4096`, `interpolation=4`,
+    `yarn_factor=4`; `none` takes nothing of the folder's."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How tokens are chosen and when to stop."""
 

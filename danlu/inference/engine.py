@@ -27,8 +27,11 @@ FinishReason = Literal["stop", "length"]
 class NotFinite(UserError):
     """The logits of `rows` are not finite. The others are as they were before the step, which may be made again."""
 
-    def __init__(self, rows: list[int]) -> None:
-        super().__init__("the model's logits are not finite", mend="Load it in float32 or bfloat16")
+    def __init__(self, rows: list[int], dtype: torch.dtype, where: str) -> None:
+        super().__init__(
+            f"the model's numbers are not finite in {str(dtype).removeprefix('torch.')}, first in {where}",
+            mend="Load it in float32 or bfloat16",
+        )
         self.rows = rows
 
 
@@ -307,7 +310,9 @@ class Engine:
         if not all(finite):
             broken = [row for row, is_finite in zip(rows, finite, strict=True) if not is_finite]
             self.cache.clear(broken)
-            raise NotFinite(broken)
+            sequence = self.rows[broken[0]]
+            ids = torch.tensor([[*sequence.prompt_ids, *sequence.output_ids]], device=self.device)
+            raise NotFinite(broken, logits.dtype, self.model.first_not_finite(ids))
         alike: dict[tuple[float, float, int], list[int]] = defaultdict(list)
         for place, row in enumerate(rows):
             sampling = self.rows[row].sampling

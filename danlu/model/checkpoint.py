@@ -6,7 +6,10 @@ In and out: `config.json`, `generation_config.json`, `model.safetensors`, and th
 
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import torch
@@ -21,6 +24,7 @@ from danlu.model.transformer import Backbone, ScalarModel, Transformer
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
 from danlu.tokenizer.bpe import Tokenizer
+from danlu.tokenizer.formats import GGUF_SUFFIX
 
 B = TypeVar("B", bound=Backbone)
 
@@ -53,13 +57,15 @@ def save_model(
     with publish(folder) as aside:
         aside.mkdir()
         head = SCALAR if isinstance(model, ScalarModel) else CAUSAL
-        write_json(aside / "config.json", hf_config(model.config, head, end_ids, pad_id))
+        write_json(
+            aside / "config.json", hf_config(model.config, head, next(model.parameters()).dtype, end_ids, pad_id)
+        )
         if isinstance(model, Transformer):
             write_json(
                 aside / "generation_config.json",
                 {"eos_token_id": end_ids, "pad_token_id": pad_id, "do_sample": True, "top_p": 0.9},
             )
-        tensors = {name: tensor.detach().cpu().float().contiguous() for name, tensor in hf_tensors(model).items()}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in hf_tensors(model).items()}
         save_tensors(tensors, aside / "model.safetensors")
         if tokenizer_folder:
             # Loaded and written again, so that a folder with one form of a tokenizer becomes one with all forms.
@@ -81,12 +87,17 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
-def load_model(folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Transformer:
-    """The language model in `folder`, float32 unless told otherwise. Raises UserError naming what is missing or
-    misshapen, and for a reward model."""
-    if is_reward_model(folder):
+def load_model(
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    adapt: Callable[[ModelConfig], ModelConfig] = lambda config: config,
+) -> Transformer:
+    """The language model in `folder`, float32 unless told otherwise, with its configuration as `adapt` gives it. Raises
+    UserError naming what is missing or misshapen, and for a reward model."""
+    if folder.suffix != GGUF_SUFFIX and is_reward_model(folder):
         raise UserError("this is a reward model, which cannot write", where=folder, mend="Name a language model")
-    return _load(folder, Transformer, dtype, device)
+    return _load(folder, Transformer, dtype, device, adapt=adapt)
 
 
 def load_reward_model(
@@ -115,14 +126,14 @@ def _load(
     dtype: torch.dtype | None,
     device: str | torch.device,
     without: tuple[str, ...] = (),
+    adapt: Callable[[ModelConfig], ModelConfig] = lambda config: config,
 ) -> B:
     """A model of class `kind` with the tensors in `folder`; those named in `without` are left as memory had them."""
-    config = read_config(folder)
+    config = adapt(config_of(folder))
     with torch.device("meta"):
         model = kind(config)
     wanted = {name: tuple(place.shape) for name, place in hf_tensors(model).items() if name not in without}
-    with open_tensors(folder) as files:
-        stored: StoredTensors = QwenV1Tensors(files, set(wanted)) if is_qwen_v1(folder) else files
+    with _stored(folder, config, set(wanted)) as stored:
         check(stored, wanted, folder, _may_be_left)
         model = model.to_empty(device=device).to(dtype or torch.float32)
         if isinstance(model, Transformer) and config.tie_word_embeddings:
@@ -133,6 +144,37 @@ def _load(
                 places[name].copy_(stored.get(name))
             _check_tied(stored, places, folder, config)
     return model.eval()
+
+
+def config_of(path: Path) -> ModelConfig:
+    """The shape of the model in a folder or a GGUF file."""
+    return _gguf().read_gguf_config(path) if path.suffix == GGUF_SUFFIX else read_config(path)
+
+
+def stored_dtype(path: Path) -> torch.dtype:
+    """How the weights of the model in a folder or a GGUF file are held."""
+    name = "model.embed_tokens.weight"
+    with _stored(path, config_of(path), {name}) as stored:
+        if name not in stored.names:
+            raise UserError(f"the tensor `{name}` is missing", where=path)
+        return stored.dtype(name)
+
+
+@contextmanager
+def _stored(path: Path, config: ModelConfig, wanted: set[str]) -> Iterator[StoredTensors]:
+    """The tensors of a folder or a GGUF file while inside, under Hugging Face's names."""
+    if path.suffix == GGUF_SUFFIX:
+        yield _gguf().GGUFTensors(path, config, wanted)
+        return
+    with open_tensors(path) as files:
+        yield QwenV1Tensors(files, wanted) if is_qwen_v1(path) else files
+
+
+def _gguf() -> ModuleType:
+    """Imported where it is needed: the package takes half a second."""
+    from danlu.model import gguf_file
+
+    return gguf_file
 
 
 def _may_be_left(name: str) -> bool:

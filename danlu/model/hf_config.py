@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from danlu.model.config import Family, ModelConfig
 from danlu.model.extension import ContextExtension
 from danlu.run.errors import UserError
@@ -30,8 +32,10 @@ DEFAULT_ROPE_THETA = 10_000.0
 """Of every family's configuration in transformers, where config.json says nothing."""
 
 
-def hf_config(config: ModelConfig, head: str, end_ids: list[int], pad_id: int | None) -> dict[str, Any]:
-    """config.json for a model of ours with such a `head`."""
+def hf_config(
+    config: ModelConfig, head: str, dtype: torch.dtype, end_ids: list[int], pad_id: int | None
+) -> dict[str, Any]:
+    """config.json for a model of ours with such a `head`, weights of `dtype`."""
     family = config.family
     # Without these transformers gives a classifier two labels.
     labels = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}} if head == SCALAR else {}
@@ -61,7 +65,7 @@ def hf_config(config: ModelConfig, head: str, end_ids: list[int], pad_id: int | 
         "bos_token_id": None,
         "eos_token_id": end_ids,
         "pad_token_id": pad_id,
-        "torch_dtype": "float32",
+        "torch_dtype": str(dtype).removeprefix("torch."),
         **labels,
     }
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -20,12 +21,20 @@ WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
+DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16}
+"""By the names of safetensors; all else is read as float32."""
+
+
 class StoredTensors(Protocol):
     """Tensors by name."""
 
     names: set[str]
 
     def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def dtype(self, name: str) -> torch.dtype:
+        """As it is stored; float32 for what is quantised, or stored in a type that no model computes in."""
+        ...
 
     def get(self, name: str) -> Tensor: ...
 
@@ -39,6 +48,9 @@ class SafeTensors:
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._files[name].get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> torch.dtype:
+        return DTYPES.get(self._files[name].get_slice(name).get_dtype(), torch.float32)
 
     def get(self, name: str) -> Tensor:
         return self._files[name].get_tensor(name)
@@ -106,7 +118,7 @@ class QwenV1Tensors:
     def __init__(self, stored: StoredTensors, wanted: set[str]) -> None:
         """`wanted` are Hugging Face's names; those whose source is there are `names`."""
         self._stored = stored
-        sources = {name: self._source(name) for name in wanted}
+        sources = {name: self.source(name) for name in wanted}
         self.names = {name for name, (source, _) in sources.items() if source in stored.names}
         self.names |= stored.names - {source for source, _ in sources.values()}
         self._sources = sources
@@ -116,17 +128,21 @@ class QwenV1Tensors:
         first, *rest = self._stored.shape(source)
         return (first if part is None else first // 3, *rest)
 
+    def dtype(self, name: str) -> torch.dtype:
+        return self._stored.dtype(self._sources[name][0])
+
     def get(self, name: str) -> Tensor:
         source, part = self._sources[name]
         tensor = self._stored.get(source)
         return tensor if part is None else tensor.chunk(3)[part]
 
-    def _source(self, name: str) -> tuple[str, int | None]:
+    @classmethod
+    def source(cls, name: str) -> tuple[str, int | None]:
         """The stored name, and which third of it."""
-        if fused := self._FUSED.fullmatch(name):
+        if fused := cls._FUSED.fullmatch(name):
             layer, part, kind = fused.groups()
             return f"transformer.h.{layer}.attn.c_attn.{kind}", "qkv".index(part)
-        for pattern, source in self._PLAIN:
+        for pattern, source in cls._PLAIN:
             if found := re.fullmatch(pattern, name):
                 return found.expand(source), None
         return name, None

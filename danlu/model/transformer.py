@@ -230,6 +230,18 @@ class Backbone(nn.Module):
             mask = row_mask(document_ids, branch_ids, position_ids, window)
         return training_mask(mask, input_ids.shape[1], input_ids.device) if torch.is_grad_enabled() else mask
 
+    @torch.no_grad()
+    def first_not_finite(self, input_ids: Tensor) -> str:
+        """The part of the model whose output for `input_ids` (B, T) is the first that is not finite."""
+        hidden, rotary, masks = self.inputs(input_ids)
+        if not hidden.isfinite().all():
+            return "the embedding"
+        for number, layer in enumerate(self.layers):
+            hidden = layer(hidden, rotary, masks, None)
+            if not hidden.isfinite().all():
+                return f"layer {number}"
+        return "the head"
+
     def trunk(self, hidden: Tensor, rotary: Rotary, masks: Masks, context: Context | None) -> Tensor:
         """Dropout on the embeddings, all blocks, the last norm: (B, T, D) to (B, T, D). Training compiles this."""
         hidden = self.dropout(hidden)

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import tyro
 
-from danlu.inference.config import DtypeName, SamplingConfig
+from danlu.inference.config import OpenConfig, SamplingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChatConfig:
+class ChatConfig(OpenConfig):
     """Talk with a model in the terminal: many turns, streaming."""
 
     model: tyro.conf.Positional[Path]
@@ -20,15 +20,12 @@ class ChatConfig:
     system: str | None = None
     """System message; none by default, as in training."""
 
-    device: str | None = None
-    """`cpu`, `cuda`, `cuda:1`; None to find it."""
-
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
     """How tokens are chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeConfig:
+class ServeConfig(OpenConfig):
     """Serve a model over HTTP as OpenAI's API: chats, completions, streaming; many requests at once."""
 
     model: tyro.conf.Positional[Path]
@@ -67,12 +64,6 @@ class ServeConfig:
 
     page: bool = True
     """Serve a page to chat with the model too."""
-
-    device: str | None = None
-    """`cpu`, `cuda`, `cuda:1`; None to find it."""
-
-    dtype: DtypeName = "float32"
-    """Of weights and cache. In the narrower ones a reply can differ with what else is answered beside it."""
 
     def __post_init__(self) -> None:
         for name in ("max_rows", "max_waiting", "max_body_bytes"):

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 
 from danlu.inference.config import SamplingConfig
 from danlu.inference.engine import Engine
-from danlu.inference.load import load_for_text
+from danlu.inference.load import open_model
 from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
 from danlu.serving.app import make_app
@@ -49,7 +49,7 @@ def serve(config: ServeConfig) -> None:
         raise UserError("the key is empty", where=f"--api-key or {KEY_VARIABLE}", mend="Leave both out for no key")
     # First, because a large model takes long to load; who connects meanwhile waits.
     with open_socket(config.host, config.port) as listener:
-        model, tokenizer = load_for_text(config.model, config.device, config.dtype)
+        model, tokenizer = open_model(config.model, config)
         _ = tokenizer.stop_ids  # Without Qwen's control tokens there is no chat: raises UserError.
         engine = make_engine(config, model, tokenizer)
         batcher = Batcher(engine, config.max_waiting)

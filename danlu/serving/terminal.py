@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from danlu.inference.load import load_for_text
+from danlu.inference.load import open_model
 from danlu.run.errors import UserError
 from danlu.serving.config import ChatConfig
 from danlu.serving.conversation import Conversation
@@ -36,7 +36,7 @@ def chat(config: ChatConfig) -> None:
 
 
 def _open_session(config: ChatConfig) -> ChatSession:
-    model, tokenizer = load_for_text(config.model, config.device)
+    model, tokenizer = open_model(config.model, config)
     session = ChatSession(
         model=model,
         tokenizer=tokenizer,

@@ -21,6 +21,7 @@ from danlu.tokenizer.special import END_OF_TEXT, IM_END, IM_START, QWEN_PATTERN,
 RANK_FILE = "qwen.tiktoken"
 JSON_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+GGUF_SUFFIX = ".gguf"
 FILES = (RANK_FILE, JSON_FILE, CONFIG_FILE)
 
 
@@ -39,7 +40,8 @@ class Vocabulary:
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """The vocabulary of a folder, a rank file or a `tokenizer.json`. Raises UserError naming file and mistake."""
+    """The vocabulary of a folder, a rank file, a `tokenizer.json` or a GGUF file. Raises UserError naming the file and
+    the mistake."""
     if path.is_dir():
         return _read_folder(path)
     if not path.is_file():
@@ -48,7 +50,12 @@ def read_vocabulary(path: Path) -> Vocabulary:
             where=path,
             mend="Name a tokenizer folder, a .tiktoken file or a tokenizer.json",
         )
-    vocabulary = _read_json(path) if path.suffix == ".json" else _from_ranks(_read_ranks(path))
+    if path.suffix == GGUF_SUFFIX:
+        from danlu.tokenizer.gguf_vocabulary import read_gguf_vocabulary  # The package is slow to import.
+
+        vocabulary = read_gguf_vocabulary(path)
+    else:
+        vocabulary = _read_json(path) if path.suffix == ".json" else _from_ranks(_read_ranks(path))
     _check(vocabulary, path)
     return vocabulary
 
@@ -103,7 +110,8 @@ def byte_characters() -> list[str]:
     return [chr(value if value in printable else next(spare)) for value in range(256)]
 
 
-def _spell(token: bytes) -> str:
+def spell(token: bytes) -> str:
+    """A token in these characters."""
     characters = byte_characters()
     return "".join(characters[value] for value in token)
 
@@ -197,8 +205,8 @@ def _tokenizer_json(vocabulary: Vocabulary) -> str:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     ordered = sorted(vocabulary.ranks.items(), key=lambda item: item[1])
-    merges = [(_spell(left), _spell(right)) for left, right in recover_merges(vocabulary.ranks)]
-    model = models.BPE({_spell(token): rank for token, rank in ordered}, merges, ignore_merges=True)
+    merges = [(spell(left), spell(right)) for left, right in recover_merges(vocabulary.ranks)]
+    model = models.BPE({spell(token): rank for token, rank in ordered}, merges, ignore_merges=True)
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.NFC()
     cut = pre_tokenizers.Split(Regex(vocabulary.pattern), behavior="isolated", invert=False)
