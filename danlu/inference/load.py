@@ -41,7 +41,7 @@ def found(path: Path) -> Path:
         return path
     if path.is_file():
         raise UserError("not a model folder and not a GGUF file", where=path)
-    if path.is_absolute() or len(path.parts) != 2 or path.parts[0] in (".", ".."):
+    if path.is_absolute() or len(path.parts) != 2 or path.parts[0] == "..":
         raise UserError("no such model folder", where=path)
     from huggingface_hub import snapshot_download
 

@@ -73,13 +73,12 @@ class Tokenizer:
         self.special = dict(vocabulary.special)
         self.control_ids = frozenset(self.special.values())
         self.vocab_size = vocabulary.size
+        # tiktoken wants a rank for each byte; `_encode_text` puts the unknown token in place of these.
+        absent = {byte: self.vocab_size + place for place, byte in enumerate(vocabulary.absent_bytes)}
+        self._has_absent, ranks = bool(absent), {**vocabulary.ranks, **absent}
         # Special tokens are not made known to tiktoken: none of its methods can then turn text into one.
-        self._bpe = tiktoken.Encoding(
-            "danlu", pat_str=vocabulary.pattern, mergeable_ranks=vocabulary.ranks, special_tokens={}
-        )
-        self._one_piece = tiktoken.Encoding(
-            "danlu-piece", pat_str="(?s:.+)", mergeable_ranks=vocabulary.ranks, special_tokens={}
-        )
+        self._bpe = tiktoken.Encoding("danlu", pat_str=vocabulary.pattern, mergeable_ranks=ranks, special_tokens={})
+        self._one_piece = tiktoken.Encoding("danlu-piece", pat_str="(?s:.+)", mergeable_ranks=ranks, special_tokens={})
         self._bytes = {rank: token for token, rank in vocabulary.ranks.items()}
         self._bytes.update({rank: name.encode() for name, rank in self.special.items()})
         names = sorted(self.special, key=len, reverse=True)
@@ -146,7 +145,14 @@ class Tokenizer:
         return self.special[name]
 
     def _encode_text(self, text: str) -> list[int]:
-        text = normalize(text)
+        ids = self._merged(normalize(text))
+        if not self._has_absent:
+            return ids
+        unknown = self.vocabulary.unknown_id
+        assert unknown is not None, "`formats.read_vocabulary` refuses such a vocabulary"
+        return [unknown if token >= self.vocab_size else token for token in ids]
+
+    def _merged(self, text: str) -> list[int]:
         if len(text) < LONGEST_WHITE_RUN or not _LONG_WHITE.search(text):
             return self._bpe.encode_ordinary(text)
         if not self.vocabulary.pattern.endswith(_WHITE_RULES):

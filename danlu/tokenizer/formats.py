@@ -32,6 +32,13 @@ class Vocabulary:
     ranks: dict[bytes, int]
     special: dict[str, int]
     pattern: str = QWEN_PATTERN
+    unknown_id: int | None = None
+    """Stands for every byte that has no token, which vocabularies of others may lack."""
+
+    @property
+    def absent_bytes(self) -> list[bytes]:
+        """Single bytes without a token."""
+        return [byte for byte in (bytes([value]) for value in range(256)) if byte not in self.ranks]
 
     @property
     def size(self) -> int:
@@ -81,9 +88,9 @@ def _from_ranks(ranks: dict[bytes, int]) -> Vocabulary:
 
 def _check(vocabulary: Vocabulary, path: Path) -> None:
     """tiktoken ends the program on a vocabulary with a missing byte, so it is checked before."""
-    missing = [value for value in range(256) if bytes([value]) not in vocabulary.ranks]
-    if missing:
-        raise UserError(f"{len(missing)} single bytes have no token (first: {missing[0]:#04x})", where=path)
+    missing = vocabulary.absent_bytes
+    if missing and vocabulary.unknown_id is None:
+        raise UserError(f"{len(missing)} single bytes have no token (first: 0x{missing[0].hex()})", where=path)
     ids = [*vocabulary.ranks.values(), *vocabulary.special.values()]
     if len(set(ids)) != len(ids):
         raise UserError("two tokens share an id", where=path)

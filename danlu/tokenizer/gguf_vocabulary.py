@@ -72,7 +72,7 @@ def read_gguf_vocabulary(path: Path) -> Vocabulary:
                 special[token] = number
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"its vocabulary is none of byte-level BPE: {error!r}", where=path) from error
-    return Vocabulary(ranks, special, PATTERNS[pre])
+    return Vocabulary(ranks, special, PATTERNS[pre], gguf_value(reader, "tokenizer.ggml.unknown_token_id"))
 
 
 def add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary, num_rows: int, chat_template: str | None) -> None:
@@ -91,6 +91,8 @@ def add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary, num_rows: in
     writer.add_token_merges([f"{spell(left)} {spell(right)}" for left, right in recover_merges(vocabulary.ranks)])
     writer.add_add_bos_token(False)
     special = vocabulary.special
+    if vocabulary.unknown_id is not None:
+        writer.add_unk_token_id(vocabulary.unknown_id)
     for add, names in (
         (writer.add_eos_token_id, (IM_END, END_OF_TEXT)),
         (writer.add_eot_token_id, (IM_END,)),
