@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from danlu.evaluation.config import BenchmarksConfig
+from danlu.evaluation.config import BenchmarksConfig, LongContextConfig, LongContextOptions
 from danlu.inference.config import OpenConfig, SamplingConfig
 from danlu.recipe import Recipe
 from danlu.report.config import ReportConfig
@@ -64,13 +64,19 @@ def run(config: Run) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure a model by benchmarks, or compare two such runs."""
+    """Measure a model by benchmarks or on long texts, or compare two runs of benchmarks."""
 
     model: tyro.conf.Positional[Path | None] = None
     """Model folder."""
 
     compare: tuple[Path, Path] | None = None
     """Folders of two finished runs (their --out) to hold against each other, question by question."""
+
+    long_context: bool = False
+    """Measure how well it reads more than it was trained on, by the next options, instead of benchmarks."""
+
+    long: Annotated[LongContextOptions, tyro.conf.arg(name="")] = field(default_factory=LongContextOptions)
+    """Which lengths, text and techniques."""
 
     benchmarks: Annotated[BenchmarksConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: BenchmarksConfig(model=None)
@@ -89,6 +95,9 @@ def evaluate(config: Evaluate) -> None:
     from danlu.run.folder import run_stage
 
     wanted = config.benchmarks
+    if config.long_context:
+        _evaluate_long_context(config)
+        return
     named = [each for each in (config.model, wanted.model, wanted.endpoint) if each is not None]
     if len(named) != 1:
         raise UserError(
@@ -103,6 +112,23 @@ def evaluate(config: Evaluate) -> None:
     results = run_stage("benchmarks", wanted, benchmark, again=wanted.endpoint is not None)
     print((results / "table.md").read_text(encoding="utf-8"), end="")
     print(f"Every question with its reply: {results / 'items'}", file=sys.stderr)
+
+
+def _evaluate_long_context(config: Evaluate) -> None:
+    """Print perplexity by length and technique, and draw the page."""
+    from danlu.evaluation.long_context import long_context
+    from danlu.report.long_context import write_long_context
+    from danlu.run.folder import run_stage
+
+    model, how = config.model or config.benchmarks.model, config.benchmarks
+    if model is None or config.long.text is None:
+        missing = "a model folder" if model is None else "a text"
+        raise UserError(f"needs {missing}", where="danlu evaluate --long-context", mend="MODEL --text FILE")
+    out = how.out if how.out != BenchmarksConfig.out else LongContextConfig.out
+    values = vars(config.long) | {"device": how.device, "dtype": how.dtype, "extend": how.extend, "seed": how.seed}
+    results = run_stage("long-context", LongContextConfig(**{**values, "model": model, "out": out}), long_context)
+    print((results / "table.md").read_text(encoding="utf-8"), end="")
+    print(f"Drawn: {write_long_context(out)}", file=sys.stderr)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,6 +63,51 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LongContextOptions:
+    """What is asked of a model about long texts."""
+
+    text: Path | None = None
+    """File of plain text to read, the longer the better: books, papers."""
+
+    lengths: tuple[int, ...] = (1024, 2048, 4096, 8192, 16_384)
+    """Tokens of a window, from short to long."""
+
+    num_texts: int = 4
+    """Windows of the longest length; the shorter ones are cut from the same text."""
+
+    techniques: tuple[str, ...] = ()
+    """What is compared: words of `--extend` joined by +, such as `dynamic_ntk+logn`; none for the report's rows and
+    each technique alone."""
+
+    num_passkeys: int = 0
+    """Numbers hidden at every length and depth, to be found; 0 for none. The model must have learnt to answer so."""
+
+    def __post_init__(self) -> None:
+        if not self.lengths or min(self.lengths) < 2 or list(self.lengths) != sorted(set(self.lengths)):
+            raise ValueError(f"lengths must be numbers from 2 upwards, from short to long, not {self.lengths}")
+        for name, least in (("num_texts", 1), ("num_passkeys", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongContextConfig(LongContextOptions, OpenConfig):
+    """How well a model reads more than it was trained on."""
+
+    model: Path
+    """Model folder."""
+
+    text: Path
+    """File of plain text to read, the longer the better: books, papers."""
+
+    out: Path = Path("runs/long-context")
+    """Folder of the results."""
+
+    seed: int = 1
+    """Of the pass keys' draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchmarksConfig(OpenConfig):
     """Benchmarks of a model through lm-evaluation-harness."""
 

@@ -29,7 +29,9 @@ def load(
     than was trained (`danlu.inference.extend`), in place of the folder's. Raises UserError naming what is missing.
     """
     place = found(Path(path))
-    model = load_model(place, dtype=dtype, device=pick_device(device), adapt=lambda config: extended(config, extend))
+    model = load_model(place, dtype=dtype, device=pick_device(device))
+    if extend:
+        model.extend(extended(model.config, extend))
     has_tokenizer = place.is_file() or any((place / name).is_file() for name in ("tokenizer.json", "qwen.tiktoken"))
     return model, Tokenizer.load(place) if has_tokenizer else None
 

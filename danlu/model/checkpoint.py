@@ -6,7 +6,7 @@ In and out: `config.json`, `generation_config.json`, `model.safetensors`, and th
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -87,17 +87,12 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
-def load_model(
-    folder: Path,
-    dtype: torch.dtype | None = None,
-    device: str | torch.device = "cpu",
-    adapt: Callable[[ModelConfig], ModelConfig] = lambda config: config,
-) -> Transformer:
-    """The language model in `folder`, float32 unless told otherwise, with its configuration as `adapt` gives it. Raises
-    UserError naming what is missing or misshapen, and for a reward model."""
+def load_model(folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Transformer:
+    """The language model in `folder`, float32 unless told otherwise. Raises UserError naming what is missing or
+    misshapen, and for a reward model."""
     if folder.suffix != GGUF_SUFFIX and is_reward_model(folder):
         raise UserError("this is a reward model, which cannot write", where=folder, mend="Name a language model")
-    return _load(folder, Transformer, dtype, device, adapt=adapt)
+    return _load(folder, Transformer, dtype, device)
 
 
 def load_reward_model(
@@ -126,10 +121,9 @@ def _load(
     dtype: torch.dtype | None,
     device: str | torch.device,
     without: tuple[str, ...] = (),
-    adapt: Callable[[ModelConfig], ModelConfig] = lambda config: config,
 ) -> B:
     """A model of class `kind` with the tensors in `folder`; those named in `without` are left as memory had them."""
-    config = adapt(config_of(folder))
+    config = config_of(folder)
     with torch.device("meta"):
         model = kind(config)
     wanted = {name: tuple(place.shape) for name, place in hf_tensors(model).items() if name not in without}

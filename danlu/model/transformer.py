@@ -168,6 +168,13 @@ class Backbone(nn.Module):
             else:
                 nn.init.ones_(parameter)
 
+    def extend(self, config: ModelConfig) -> None:
+        """Read by another context extension, or another length, from now on; the weights stay as they are."""
+        self.config, self.rotary = config, RotaryTables(config)
+        for attention in self.modules():
+            if isinstance(attention, Attention):
+                attention.window = config.layer_windows[attention.layer]
+
     def set_dropout(self, probability: float) -> None:
         """Dropout on the embeddings and on what each half block adds, as in v1."""
         for module in self.modules():
