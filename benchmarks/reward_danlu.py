@@ -19,6 +19,7 @@ from danlu.training.loop import Loop
 from danlu.training.optimizer import make_optimizers
 from danlu.training.optimizer_config import OptimizerConfig
 from danlu.training.reward import PairLoss
+from danlu.training.step import Forward
 
 
 def batches_of(steps: PairSteps) -> list[list[tuple[list[int], list[int]]]]:
@@ -56,7 +57,7 @@ def main() -> None:
         epochs=1,
         seed=config.seed,
     )
-    loss_function = PairLoss(model, config.compile, config.bf16)
+    loss_function = PairLoss(model, Forward(model, config.compile, config.bf16))
     optimizer_config = OptimizerConfig()
     loop = Loop(
         name="reward",

@@ -99,6 +99,11 @@ VERBS = {
         "danlu.commands:Evaluate",
         "danlu.commands:evaluate",
     ),
+    "model info": Verb(
+        "parameters, memory and arithmetic of a recipe's model or a folder's",
+        "danlu.commands:ModelInfo",
+        "danlu.commands:model_info",
+    ),
     "convert": Verb(
         "write a model in another layout: Hugging Face, Qwen v1, GGUF",
         "danlu.commands:Convert",

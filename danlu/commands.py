@@ -163,6 +163,36 @@ def generate_text(config: Generate) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A table of what models take; their weights are not read."""
+
+    sources: tyro.conf.Positional[tuple[Path, ...]]
+    """Recipes, model folders, GGUF files."""
+
+
+def model_info(config: ModelInfo) -> None:
+    """Print the table. Of a recipe at its sequence length, else at what the model reads."""
+    from danlu.inference.load import found
+    from danlu.model.checkpoint import config_of
+    from danlu.model.describe import describe, description_lines
+
+    if not config.sources:
+        raise UserError("names no model", where="danlu model info", mend="For example recipes/qwen-7b.toml")
+    described = []
+    for source in config.sources:
+        if source.suffix == ".toml":
+            recipe = read_recipe(source, Recipe)
+            shape, length = recipe.pretrain.model, recipe.pretrain.step.sequence_length
+            # Where the recipe leaves it open the vocabulary is the tokenizer's.
+            shape = shape if shape.vocab_size else replace(shape, vocab_size=recipe.tokenizer.vocab_size)
+        else:
+            shape = config_of(found(source))
+            length = shape.max_position_embeddings
+        described.append(describe(source.stem, shape, length))
+    print("\n".join(description_lines(described)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Convert:
     """Write a model in another layout, with the same weights and tokenizer."""
 

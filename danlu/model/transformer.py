@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from danlu.model.attention import Mask, attend, cache_mask, row_mask, training_mask
 from danlu.model.cache import KVCache, rows_in_order
@@ -249,11 +250,19 @@ class Backbone(nn.Module):
                 return f"layer {number}"
         return "the head"
 
-    def trunk(self, hidden: Tensor, rotary: Rotary, masks: Masks, context: Context | None) -> Tensor:
-        """Dropout on the embeddings, all blocks, the last norm: (B, T, D) to (B, T, D). Training compiles this."""
+    def trunk(
+        self, hidden: Tensor, rotary: Rotary, masks: Masks, context: Context | None, checkpointed: bool = False
+    ) -> Tensor:
+        """Dropout on the embeddings, all blocks, the last norm: (B, T, D) to (B, T, D). Training compiles this.
+
+        `checkpointed` keeps what goes into each block alone and computes the rest again in the backward pass.
+        """
         hidden = self.dropout(hidden)
         for layer in self.layers:
-            hidden = layer(hidden, rotary, masks, context)
+            if checkpointed and torch.is_grad_enabled():
+                hidden = checkpoint(layer, hidden, rotary, masks, context, use_reentrant=False)
+            else:
+                hidden = layer(hidden, rotary, masks, context)
         return self.norm(hidden)
 
     def _rotary(self, input_ids: Tensor, position_ids: Tensor | None, context: Context | None) -> Rotary:

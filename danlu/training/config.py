@@ -36,6 +36,10 @@ class StepConfig:
     bf16: bool = True
     """Matrix products in bfloat16; weights, sums and optimiser state stay float32."""
 
+    checkpoint_activations: bool = False
+    """Keep of each block only what goes into it, and compute the rest again going backwards: far less memory, about a
+    third more time, the same result."""
+
     compile: bool = True
     """Build kernels with torch.compile; without a C++ compiler the run is eager and says so."""
 

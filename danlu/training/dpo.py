@@ -92,7 +92,8 @@ def dpo(config: DpoConfig) -> Path:
     # Data
     data = read_comparison_data(config, tokenizer, limit)
     data.tell("dpo")
-    forward, before = Forward(model, compiled, step.bf16), Forward(reference, compiled, step.bf16)
+    forward = Forward(model, compiled, step.bf16, step.checkpoint_activations)
+    before = Forward(reference, compiled, step.bf16)
     steps = PairSteps(
         data.train.groups,
         batch_size=step.batch_size,

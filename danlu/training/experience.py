@@ -48,11 +48,12 @@ class Models:
         *,
         compiled: bool,
         bf16: bool,
+        checkpointed: bool = False,
     ) -> None:
         self.policy, self.reference = policy, reference
         self.value_model, self.reward_model = value_model, reward_model
         self.policy_forward, self.reference_forward, self.value_forward, self.reward_forward = (
-            Forward(model, compiled, bf16) for model in (policy, reference, value_model, reward_model)
+            Forward(model, compiled, bf16, checkpointed) for model in (policy, reference, value_model, reward_model)
         )
 
 

@@ -264,7 +264,15 @@ def ppo(config: PpoConfig, observe: Observe | None = None) -> Path:
             where=config.model,
             mend="Lower sequence_length",
         )
-    models = Models(policy, reference, value_model, reward_model, compiled=compiled, bf16=config.bf16)
+    models = Models(
+        policy,
+        reference,
+        value_model,
+        reward_model,
+        compiled=compiled,
+        bf16=config.bf16,
+        checkpointed=config.checkpoint_activations,
+    )
 
     # Data
     prompts, left_out = encode_prompts(config, tokenizer)

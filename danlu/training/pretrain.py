@@ -106,7 +106,7 @@ def pretrain(config: PretrainConfig) -> Path:
         name="pretrain",
         out=config.out,
         model=model,
-        loss_function=LossFunction(model, Forward(model, compiled, step.bf16)),
+        loss_function=LossFunction(model, Forward(model, compiled, step.bf16, step.checkpoint_activations)),
         optimizers=optimizers,
         batches=batches,
         config=step,

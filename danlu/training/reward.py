@@ -46,8 +46,8 @@ ONE_WAY = 0.99
 class PairLoss:
     """Scores at the end tokens, then the pairwise logistic loss; counts what it has got right since it was asked."""
 
-    def __init__(self, model: ScalarModel, compiled: bool, bf16: bool, centre_coef: float = 0.0) -> None:
-        self.model, self.forward, self.centre_coef = model, Forward(model, compiled, bf16), centre_coef
+    def __init__(self, model: ScalarModel, forward: Forward, centre_coef: float = 0.0) -> None:
+        self.model, self.forward, self.centre_coef = model, forward, centre_coef
         self.right = RightCount()
 
     def __call__(self, batch: PairBatch) -> tuple[Tensor, int]:
@@ -116,7 +116,8 @@ def reward(config: RewardConfig) -> Path:
     before = {name: margins(model, part) for name, part in data.tests.items()} if goes_on else {}
 
     # Loop
-    loss_function = PairLoss(model, compiled, step.bf16, config.centre_coef)
+    forward = Forward(model, compiled, step.bf16, step.checkpoint_activations)
+    loss_function = PairLoss(model, forward, config.centre_coef)
     Loop(
         name=config.out.name,
         out=config.out,

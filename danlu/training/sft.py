@@ -101,7 +101,7 @@ def sft(config: SftConfig) -> Path:
         name="sft",
         out=config.out,
         model=model,
-        loss_function=LossFunction(model, Forward(model, compiled, step.bf16)),
+        loss_function=LossFunction(model, Forward(model, compiled, step.bf16, step.checkpoint_activations)),
         optimizers=optimizers,
         batches=batches,
         config=step,

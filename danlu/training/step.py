@@ -52,10 +52,11 @@ LossOf = Callable[[Any], tuple[Tensor, int]]
 
 
 class Forward:
-    """Hidden states (B, T, D) of rows; the blocks compiled where asked, in bfloat16 where asked."""
+    """Hidden states (B, T, D) of rows; where asked the blocks compiled, in bfloat16, and computed again in the backward
+    pass instead of kept (`checkpointed`)."""
 
-    def __init__(self, model: Backbone, compiled: bool, bf16: bool) -> None:
-        self.model, self.compiled, self.bf16 = model, compiled, bf16
+    def __init__(self, model: Backbone, compiled: bool, bf16: bool, checkpointed: bool = False) -> None:
+        self.model, self.compiled, self.bf16, self.checkpointed = model, compiled, bf16, checkpointed
         # The model itself stays as it is: validation and generation call it with other shapes, uncompiled.
         self.trunk = torch.compile(model.trunk, dynamic=False) if compiled else model.trunk
 
@@ -68,7 +69,7 @@ class Forward:
     ) -> Tensor:
         with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.bf16):
             inputs = self.model.inputs(input_ids, position_ids, document_ids, None, branch_ids)
-            return self.trunk(*inputs, None)
+            return self.trunk(*inputs, None, self.checkpointed)
 
     def rows(self, rows: BranchedRows) -> Tensor:
         """The same for prompts with several responses."""

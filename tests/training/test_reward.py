@@ -28,7 +28,7 @@ from danlu.training.comparison_data import PairSteps, PromptGroup, encode_compar
 from danlu.training.config import PairStepConfig, RewardConfig
 from danlu.training.held_out import read_held_out
 from danlu.training.reward import PairLoss, reward
-from danlu.training.step import accumulate_gradients
+from danlu.training.step import Forward, accumulate_gradients
 
 MakeModel = Callable[..., Transformer]
 
@@ -251,7 +251,7 @@ def loss_and_gradients(
         eight_rows(), batch_size=100, sequence_length=40, rows_at_once=rows_at_once, num_steps=0, epochs=1, seed=1
     )
     assert len(steps) == 1
-    loss_function = PairLoss(model, compiled=False, bf16=False, centre_coef=centre_coef)
+    loss_function = PairLoss(model, Forward(model, compiled=False, bf16=False), centre_coef)
     assert len(steps[0]) == 8 // rows_at_once
     loss, num_targets = accumulate_gradients(loss_function, steps[0])
     gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}  # type: ignore[union-attr]

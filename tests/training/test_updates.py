@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from danlu.model.transformer import Transformer
+from danlu.run.device import can_compile
 from danlu.run.errors import UserError
 from danlu.run.metrics import read_jsonl
 from danlu.training.config import StepConfig
@@ -278,3 +279,32 @@ def test_micro_batches_draw_their_dropout_from_their_own_seeds(tiny_model: MakeM
         loop.run()
         losses.append([record["loss"] for record in read_jsonl(tmp_path / str(noise) / "metrics.jsonl")])
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_activations_computed_again_give_the_same_gradients_and_are_not_kept(
+    tiny_model: MakeModel, compiled: bool
+) -> None:
+    if compiled and not can_compile(torch.device("cpu")):
+        pytest.skip("there is no C++ compiler here")
+    ids = torch.randint(0, 300, (2, 64), generator=torch.Generator().manual_seed(1))
+    batch = MicroBatch(input_ids=ids, labels=ids)
+    losses, gradients, kept = [], [], []
+    for checkpointed in (False, True):
+        model = tiny_model(num_hidden_layers=4)
+        loss_function = LossFunction(model, Forward(model, compiled, bf16=False, checkpointed=checkpointed))
+        sizes: list[int] = []
+
+        def pack(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss, _ = loss_function(batch)
+        loss.backward()
+        losses.append(float(loss))
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))  # type: ignore[union-attr]
+        kept.append(sum(sizes))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5 if compiled else 0, atol=1e-6 if compiled else 0)
+    assert kept[1] < kept[0] / 3
