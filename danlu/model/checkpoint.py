@@ -129,12 +129,13 @@ def _load(
     wanted = {name: tuple(place.shape) for name, place in hf_tensors(model).items() if name not in without}
     with _stored(folder, config, set(wanted)) as stored:
         check(stored, wanted, folder, _may_be_left)
-        model = model.to_empty(device=device).to(dtype or torch.float32)
+        model = model.to(dtype or torch.float32).to_empty(device=device)
         if isinstance(model, Transformer) and config.tie_word_embeddings:
             model.lm_head.weight = model.embed_tokens.weight
         places = hf_tensors(model)
         with torch.no_grad():
-            for name in wanted:
+            # The largest first: a tensor is held twice while it is copied, and the model's memory is taken as it fills.
+            for name in sorted(wanted, key=lambda name: -places[name].numel()):
                 places[name].copy_(stored.get(name))
             _check_tied(stored, places, folder, config)
     return model.eval()

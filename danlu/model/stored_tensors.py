@@ -42,9 +42,9 @@ class StoredTensors(Protocol):
 class SafeTensors:
     """Of safetensors files that are open."""
 
-    def __init__(self, files: dict[str, Any]) -> None:
-        """`files` has the open file of each name."""
-        self._files, self.names = files, set(files)
+    def __init__(self, files: dict[str, Any], paths: dict[str, Path]) -> None:
+        """`files` has the open file of each name, `paths` where that lies."""
+        self._files, self._paths, self.names = files, paths, set(files)
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._files[name].get_slice(name).get_shape())
@@ -53,7 +53,9 @@ class SafeTensors:
         return DTYPES.get(self._files[name].get_slice(name).get_dtype(), torch.float32)
 
     def get(self, name: str) -> Tensor:
-        return self._files[name].get_tensor(name)
+        # Opened for this tensor alone: what was read of a file counts as this process's memory until it is closed.
+        with safe_open(self._paths[name], framework="pt") as file:
+            return file.get_tensor(name)
 
 
 @contextmanager
@@ -63,6 +65,7 @@ def open_tensors(folder: Path) -> Iterator[SafeTensors]:
     places = _places(folder)
     with ExitStack() as stack:
         files: dict[str, Any] = {}
+        paths: dict[str, Path] = {}
         for path in sorted(set(places.values())):
             try:
                 opened = stack.enter_context(safe_open(path, framework="pt"))
@@ -73,7 +76,8 @@ def open_tensors(folder: Path) -> Iterator[SafeTensors]:
             if missing := sorted(wanted - held):
                 raise UserError(f"the tensor `{missing[0]}` is not in it, though {INDEX} says so", where=path)
             files.update(dict.fromkeys(wanted or held, opened))
-        yield SafeTensors(files)
+            paths.update(dict.fromkeys(wanted or held, path))
+        yield SafeTensors(files, paths)
 
 
 def _places(folder: Path) -> dict[str, Path]:
