@@ -1,9 +1,9 @@
 """The verbs that are not stages: their values, and the functions that do them."""
 
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -86,6 +86,11 @@ class Evaluate:
 
 def evaluate(config: Evaluate) -> None:
     """Print the table of scores, or of differences."""
+    if config.long_context:
+        _evaluate_long_context(config)
+        return
+    if config.long != LongContextOptions():
+        raise UserError("belongs to --long-context", where=f"--{changed(config.long)}", mend="Add --long-context")
     if config.compare:
         from danlu.evaluation.compare_runs import compare_runs, comparison_lines
 
@@ -95,9 +100,6 @@ def evaluate(config: Evaluate) -> None:
     from danlu.run.folder import run_stage
 
     wanted = config.benchmarks
-    if config.long_context:
-        _evaluate_long_context(config)
-        return
     named = [each for each in (config.model, wanted.model, wanted.endpoint) if each is not None]
     if len(named) != 1:
         raise UserError(
@@ -114,6 +116,18 @@ def evaluate(config: Evaluate) -> None:
     print(f"Every question with its reply: {results / 'items'}", file=sys.stderr)
 
 
+def changed(values: Any, but: tuple[str, ...] = ()) -> str | None:
+    """The flag of the first value of a table that is not its default."""
+    names = (
+        each.name for each in fields(values) if each.name not in but and getattr(values, each.name) != each.default
+    )
+    return next((name.replace("_", "-") for name in names), None)
+
+
+LONG_CONTEXT_SHARES = ("model", "out", "device", "dtype", "extend", "seed", "chat")
+"""Values of the benchmarks that `--long-context` takes too."""
+
+
 def _evaluate_long_context(config: Evaluate) -> None:
     """Print perplexity by length and technique, and draw the page."""
     from danlu.evaluation.long_context import long_context
@@ -121,11 +135,16 @@ def _evaluate_long_context(config: Evaluate) -> None:
     from danlu.run.folder import run_stage
 
     model, how = config.model or config.benchmarks.model, config.benchmarks
+    if flag := "compare" if config.compare else changed(how, LONG_CONTEXT_SHARES):
+        raise UserError("does not go with --long-context", where=f"--{flag}", mend="Leave one of them out")
+    if any(not word.startswith("training_length=") for word in how.extend):
+        raise UserError("does not go with --long-context", where="--extend", mend="Name it in --techniques")
     if model is None or config.long.text is None:
         missing = "a model folder" if model is None else "a text"
         raise UserError(f"needs {missing}", where="danlu evaluate --long-context", mend="MODEL --text FILE")
     out = how.out if how.out != BenchmarksConfig.out else LongContextConfig.out
     values = vars(config.long) | {"device": how.device, "dtype": how.dtype, "extend": how.extend, "seed": how.seed}
+    values["chat"] = how.chat
     results = run_stage("long-context", LongContextConfig(**{**values, "model": model, "out": out}), long_context)
     print((results / "table.md").read_text(encoding="utf-8"), end="")
     print(f"Drawn: {write_long_context(out)}", file=sys.stderr)
@@ -175,6 +194,7 @@ def model_info(config: ModelInfo) -> None:
     from danlu.inference.load import found
     from danlu.model.checkpoint import config_of
     from danlu.model.describe import describe, description_lines
+    from danlu.training.pretrain import padded_vocabulary
 
     if not config.sources:
         raise UserError("names no model", where="danlu model info", mend="For example recipes/qwen-7b.toml")
@@ -184,7 +204,8 @@ def model_info(config: ModelInfo) -> None:
             recipe = read_recipe(source, Recipe)
             shape, length = recipe.pretrain.model, recipe.pretrain.step.sequence_length
             # Where the recipe leaves it open the vocabulary is the tokenizer's.
-            shape = shape if shape.vocab_size else replace(shape, vocab_size=recipe.tokenizer.vocab_size)
+            vocab_size = padded_vocabulary(recipe.tokenizer.vocab_size)
+            shape = shape if shape.vocab_size else replace(shape, vocab_size=vocab_size)
         else:
             shape = config_of(found(source))
             length = shape.max_position_embeddings
@@ -209,15 +230,22 @@ class Convert:
     """How weights are held: float32, float16 or bfloat16 in a folder; f32, f16, bf16, q8_0, q4_0, q4_1, q5_0 or q5_1 in
     GGUF; None as they are."""
 
+    extend: tuple[str, ...] = ()
+    """Context extension that is written in place of the model's own, as the verbs that answer have it; `none` for a
+    layout that cannot hold it."""
+
 
 def convert_model(config: Convert) -> None:
     """Say what was written, and what otherwise than asked for."""
+    from danlu.inference.extend import extended
     from danlu.inference.load import found
     from danlu.model.convert import convert
 
-    written = convert(found(config.source), config.out, config.to, config.quantize)
-    if written and written.kept:
-        print(f"Kept as {written.kept_type}, because their rows hold no whole blocks: {', '.join(written.kept)}")
+    kept = convert(
+        found(config.source), config.out, config.to, config.quantize, lambda own: extended(own, config.extend)
+    )
+    if kept:
+        print(f"Kept as F16, because their rows hold no whole blocks: {', '.join(kept)}")
     print(config.out)
 
 

@@ -27,6 +27,8 @@ from danlu.inference.load import open_model
 from danlu.run.errors import UserError
 from danlu.run.files import digest, publish, write_json
 from danlu.run.folder import say
+from danlu.tokenizer.formats import is_gguf
+from danlu.tokenizer.gguf_vocabulary import gguf_value, open_gguf
 
 RESULTS = "results"
 
@@ -63,6 +65,8 @@ def benchmark(config: BenchmarksConfig) -> Path:
         figures["tasks"] = {task: task_figures(each, records[task], found) for task, each in tasks.items()}
         write_table(aside / "table.md", figures)
     write_json(config.out / "figures.json", figures)
+    if config.endpoint:
+        _answers(config).unlink(missing_ok=True)  # The next run asks anew: another model may answer by then.
     return config.out / RESULTS
 
 
@@ -92,7 +96,9 @@ def _model(config: BenchmarksConfig) -> tuple[Any, str]:
 
 
 def has_chat_template(folder: Path) -> bool:
-    """Whether a model folder says how a chat is written."""
+    """Whether a model's folder or GGUF file says how a chat is written."""
+    if is_gguf(folder):
+        return gguf_value(open_gguf(folder), "tokenizer.chat_template") is not None
     path = folder / "tokenizer_config.json"
     written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if written.get("chat_template") or (folder / "chat_template.jinja").is_file():

@@ -58,7 +58,9 @@ def program_of(problem: Problem, reply: str) -> str | None:
         return None
     name = entry_point(problem)
     fenced = [match[1] for match in FENCE.finditer(reply)]
-    defining = [code for code in fenced if defines(code, name)]
+    # An example that imports the function stands behind it often enough.
+    defining = [code for code in fenced if _has_definition(code, name)]
+    defining = defining or [code for code in fenced if defines(code, name)]
     if defining:
         return under_the_beginning(problem, name, textwrap.dedent(defining[-1]))
     if fenced:
@@ -71,9 +73,11 @@ def program_of(problem: Problem, reply: str) -> str | None:
 
 def defines(code: str, name: str) -> bool:
     """Whether a line of the code defines `name`, or at the margin gives it a value or imports it."""
-    return re.search(rf"^[ \t]*(?:async )?(?:def|class) {re.escape(name)}\b", code, re.MULTILINE) is not None or (
-        _binding(name).search(code) is not None
-    )
+    return _has_definition(code, name) or _binding(name).search(code) is not None
+
+
+def _has_definition(code: str, name: str) -> bool:
+    return re.search(rf"^[ \t]*(?:async )?(?:def|class) {re.escape(name)}\b", code, re.MULTILINE) is not None
 
 
 def _binding(name: str) -> re.Pattern[str]:

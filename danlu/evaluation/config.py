@@ -80,7 +80,8 @@ class LongContextOptions:
     each technique alone."""
 
     num_passkeys: int = 0
-    """Numbers hidden at every length and depth, to be found; 0 for none. The model must have learnt to answer so."""
+    """Numbers hidden at every length and depth, to be found; 0 for none. The model must have learnt to
+    answer such questions; `--chat` puts them to a chat model."""
 
     def __post_init__(self) -> None:
         if not self.lengths or min(self.lengths) < 2 or list(self.lengths) != sorted(set(self.lengths)):
@@ -99,6 +100,9 @@ class LongContextConfig(LongContextOptions, OpenConfig):
 
     text: Path
     """File of plain text to read, the longer the better: books, papers."""
+
+    chat: bool = False
+    """Hide the numbers in what a user says to a chat model."""
 
     out: Path = Path("runs/long-context")
     """Folder of the results."""

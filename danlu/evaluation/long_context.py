@@ -20,7 +20,7 @@ import torch
 from danlu.evaluation import passkey
 from danlu.evaluation.config import LongContextConfig
 from danlu.inference.config import SamplingConfig
-from danlu.inference.engine import generate_batch
+from danlu.inference.engine import NotFinite, generate_batch
 from danlu.inference.extend import extended
 from danlu.inference.load import open_model
 from danlu.model.config import ModelConfig
@@ -53,7 +53,9 @@ def long_context(config: LongContextConfig) -> Path:
             f"{len(ids)} tokens, {config.num_texts} texts of {max(config.lengths)} are asked for", where=config.text,
             mend="Give a longer text, or shorter lengths or fewer texts",
         )  # fmt: skip
-    techniques = config.techniques or default_techniques(trained, max(config.lengths))
+    if config.num_passkeys:
+        _check_room(config, tokenizer, ids)
+    techniques = config.techniques or default_techniques(trained, max(config.lengths), own.num_hidden_layers)
     settings = {name: _configs(own, name, config.lengths) for name in techniques}
     config.out.mkdir(parents=True, exist_ok=True)
     measured = _Measured(config.out / "measured.jsonl")
@@ -96,16 +98,15 @@ def long_context(config: LongContextConfig) -> Path:
     return config.out / RESULTS
 
 
-def default_techniques(training_length: int, longest: int) -> tuple[str, ...]:
+def default_techniques(training_length: int, longest: int, num_layers: int) -> tuple[str, ...]:
     """Plain, each technique alone, and the report's three rows; windows grow from the length of training in the lowest
     layer to the longest measured in the highest, as the report has short ones below."""
     factor = longest / training_length
-    windows = f"windows={training_length},{max(longest, training_length)}"
+    windows = f"windows={training_length},{longest}" if num_layers > 1 and factor > 1 else f"windows={training_length}"
+    by_factor = (f"interpolation={factor:g}", f"yarn_factor={factor:g}", f"ntk_alpha={factor:g}")
     return (
         "none",
-        f"interpolation={factor:g}",
-        f"yarn_factor={factor:g}",
-        f"ntk_alpha={factor:g}",
+        *(by_factor if factor > 1 else ()),
         "logn",
         windows,
         "dynamic_ntk",
@@ -132,7 +133,11 @@ class _Measured:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._values = {tuple(record["key"]): record["value"] for record in read_jsonl(path)} if path.exists() else {}
+        records = list(read_jsonl(path)) if path.exists() else []
+        self._values = {tuple(record["key"]): record["value"] for record in records}
+        # Written again whole: a kill may have left half a line at the end.
+        with publish(path) as aside:
+            aside.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
     def once(self, key: tuple[Any, ...], work: Callable[[], float]) -> None:
         if key not in self._values:
@@ -154,6 +159,8 @@ def perplexity(model: Transformer, ids: list[int], length: int) -> float:
         states = model.hidden_states(tokens)[0, :-1]
         for losses in _losses(model, states, tokens[0, 1:]):
             total, count = total + float(losses.sum(dtype=torch.float64)), count + len(losses)
+    if not math.isfinite(total) or total / count > MOST_NATS:
+        raise NotFinite([], states.dtype, model.first_not_finite(tokens))
     return math.exp(total / count)
 
 
@@ -162,6 +169,9 @@ def _windows(ids: list[int], length: int) -> Iterator[list[int]]:
     for start in range(0, len(ids) - 1, length):
         yield ids[start : start + length]
 
+
+MOST_NATS = 700.0
+"""Mean loss beyond which a perplexity is no number."""
 
 STATES_AT_ONCE = 1024
 """States whose logits are held at once."""
@@ -172,12 +182,24 @@ def _losses(model: Transformer, states: torch.Tensor, labels: torch.Tensor) -> I
         yield torch.nn.functional.cross_entropy(model.lm_head(part).float(), wanted, reduction="none")
 
 
+TOKENS_AT_ONCE = 4096
+"""Of prompts that are read together: the mask of a pass grows with their number and with the square of their length."""
+
+
+def _check_room(config: LongContextConfig, tokenizer: Tokenizer, ids: list[int]) -> None:
+    """UserError, before anything is measured, where the shortest length has no room for the sentences alone."""
+    try:
+        passkey.hide(tokenizer, ids, min(config.lengths), 0.0, Random(1), config.chat)
+    except ValueError as error:
+        raise UserError(str(error), where="--num-passkeys", mend="Give longer lengths") from error
+
+
 def found_share(
     model: Transformer, tokenizer: Tokenizer, filler: list[int], length: int, depth: float, config: LongContextConfig
 ) -> float:
     """Share of the pass keys that the model names when it goes on with the best tokens."""
     chance = Random(derive_seed(config.seed, "passkeys", f"{length} {depth}"))
-    asked = [passkey.hide(tokenizer, filler, length, depth, chance) for _ in range(config.num_passkeys)]
+    asked = [passkey.hide(tokenizer, filler, length, depth, chance, config.chat) for _ in range(config.num_passkeys)]
     rows = generate_batch(
         model,
         tokenizer.stop_ids,
@@ -185,6 +207,7 @@ def found_share(
         SamplingConfig(max_new_tokens=passkey.REPLY_TOKENS, temperature=0.0),
         vocab_size=tokenizer.vocab_size,
         tokenizer=tokenizer,
+        max_rows=max(1, TOKENS_AT_ONCE // length),
     )
     named = [passkey.names(row.text.text, each.key) for row, each in zip(rows, asked, strict=True) if row.text]
     return sum(named) / len(named)

@@ -25,8 +25,9 @@ def extended(config: ModelConfig, words: Sequence[str]) -> ModelConfig:
     extension, length = config.extension, config.max_position_embeddings
     for word in words:
         name, has_value, text = word.partition("=")
-        if name == NONE:
+        if word == NONE:
             extension = ContextExtension(training_length=extension.training_length)
+            length = config.training_length
         elif name == LENGTH:
             length = _parsed(word, text, int)
         elif name in KINDS:

@@ -7,13 +7,13 @@ import torch
 
 from danlu.inference.config import OpenConfig
 from danlu.inference.extend import extended
-from danlu.model.checkpoint import load_model
-from danlu.model.transformer import Backbone, Transformer
+from danlu.model.checkpoint import check_vocabulary, load_model
+from danlu.model.transformer import Transformer
 from danlu.run.device import pick_device
 from danlu.run.errors import UserError
 from danlu.run.folder import say
 from danlu.tokenizer.bpe import Tokenizer
-from danlu.tokenizer.formats import GGUF_SUFFIX
+from danlu.tokenizer.formats import has_vocabulary, is_gguf
 
 HUB_FILES = ["*.json", "*.safetensors", "*.tiktoken", "*.jinja"]
 """What is fetched of a model: never code, never pickles."""
@@ -32,14 +32,13 @@ def load(
     model = load_model(place, dtype=dtype, device=pick_device(device))
     if extend:
         model.extend(extended(model.config, extend))
-    has_tokenizer = place.is_file() or any((place / name).is_file() for name in ("tokenizer.json", "qwen.tiktoken"))
-    return model, Tokenizer.load(place) if has_tokenizer else None
+    return model, Tokenizer.load(place) if has_vocabulary(place) else None
 
 
 def found(path: Path) -> Path:
     """A folder or a GGUF file as it is; the folder of a model of the hub, whose files that are not code are fetched.
     Raises UserError for what is none of them."""
-    if path.is_dir() or (path.is_file() and path.suffix == GGUF_SUFFIX):
+    if path.is_dir() or (path.is_file() and is_gguf(path)):
         return path
     if path.is_file():
         raise UserError("not a model folder and not a GGUF file", where=path)
@@ -62,16 +61,6 @@ def check_same_tokenizer(reward_model: Path, model: Path, tokenizer: Tokenizer) 
             f"its tokenizer is not that of {model}",
             where=reward_model,
             mend="Train the reward model from a model with the same tokenizer",
-        )
-
-
-def check_vocabulary(folder: Path, model: Backbone, tokenizer: Tokenizer) -> None:
-    """UserError where the tokenizer in a model's folder has ids that the model does not know."""
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise UserError(
-            f"the tokenizer has {tokenizer.vocab_size} ids, the model only {model.config.vocab_size} rows",
-            where=folder,
-            mend="Use the tokenizer that the model was trained with",
         )
 
 

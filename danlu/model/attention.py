@@ -16,10 +16,13 @@ from `training_mask`."""
 def cache_mask(position_ids: Tensor, key_positions: Tensor, window: int) -> Tensor:
     """Which key of a cache each query may see, (B, 1, T, S) bool: those up to its own position, as far as its window
     reaches. Keys stand at `key_positions`, (S) or (B, S), a negative one nowhere."""
-    distance = position_ids[:, :, None] - (key_positions if key_positions.dim() == 1 else key_positions[:, None])
-    visible = _in_reach(distance, window)  # (B, T, S)
+    queries = position_ids[:, :, None]
+    keys = key_positions if key_positions.dim() == 1 else key_positions[:, None]  # (S) or (B, 1, S)
+    visible = keys <= queries  # (B, T, S)
+    if window:
+        visible &= keys > queries - window
     if key_positions.dim() == 2:
-        visible &= key_positions[:, None] >= 0
+        visible &= keys >= 0
     return visible[:, None]
 
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -23,8 +24,9 @@ from danlu.model.stored_tensors import QwenV1Tensors, StoredTensors, check, open
 from danlu.model.transformer import Backbone, ScalarModel, Transformer
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
+from danlu.run.folder import say
 from danlu.tokenizer.bpe import Tokenizer
-from danlu.tokenizer.formats import GGUF_SUFFIX
+from danlu.tokenizer.formats import is_gguf
 
 B = TypeVar("B", bound=Backbone)
 
@@ -87,10 +89,26 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
+def leave_extension_out(model: Backbone, folder: Path) -> None:
+    """Before training: leave out what a saved folder's config.json cannot say, techniques that read more than was
+    trained (`--extend` switches them on again), and say so. Raises UserError for what cannot be left out."""
+    config, extension = model.config, model.config.extension
+    if extension.dynamic_ntk or extension.logn or extension.ntk_alpha != 1:
+        plain = replace(extension, dynamic_ntk=False, dynamic_ntk_per_step=False, logn=False, ntk_alpha=1.0)
+        model.extend(replace(config, max_position_embeddings=config.training_length, extension=plain))
+        say(f"{folder}: its NTK and LogN are no part of what is trained; `--extend` has them where the result answers")
+    check_savable(model.config)
+
+
+def check_savable(config: ModelConfig) -> None:
+    """UserError, before anything is trained, for a shape that a folder's config.json cannot say."""
+    hf_config(config, CAUSAL, torch.float32, [], None)
+
+
 def load_model(folder: Path, dtype: torch.dtype | None = None, device: str | torch.device = "cpu") -> Transformer:
     """The language model in `folder`, float32 unless told otherwise. Raises UserError naming what is missing or
     misshapen, and for a reward model."""
-    if folder.suffix != GGUF_SUFFIX and is_reward_model(folder):
+    if is_reward_model(folder):
         raise UserError("this is a reward model, which cannot write", where=folder, mend="Name a language model")
     return _load(folder, Transformer, dtype, device)
 
@@ -143,22 +161,23 @@ def _load(
 
 def config_of(path: Path) -> ModelConfig:
     """The shape of the model in a folder or a GGUF file."""
-    return _gguf().read_gguf_config(path) if path.suffix == GGUF_SUFFIX else read_config(path)
+    return _gguf().read_gguf_config(path) if is_gguf(path) else read_config(path)
 
 
 def stored_dtype(path: Path) -> torch.dtype:
-    """How the weights of the model in a folder or a GGUF file are held."""
-    name = "model.embed_tokens.weight"
-    with _stored(path, config_of(path), {name}) as stored:
-        if name not in stored.names:
-            raise UserError(f"the tensor `{name}` is missing", where=path)
-        return stored.dtype(name)
+    """How the weights of the model in a folder or a GGUF file are held: float32 where they differ, which holds all."""
+    config = config_of(path)
+    with torch.device("meta"):
+        wanted = set(hf_tensors(Transformer(config)))
+    with _stored(path, config, wanted) as stored:
+        dtypes = {stored.dtype(name) for name in wanted & stored.names}
+    return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
 
 @contextmanager
 def _stored(path: Path, config: ModelConfig, wanted: set[str]) -> Iterator[StoredTensors]:
     """The tensors of a folder or a GGUF file while inside, under Hugging Face's names."""
-    if path.suffix == GGUF_SUFFIX:
+    if is_gguf(path):
         yield _gguf().GGUFTensors(path, config, wanted)
         return
     with open_tensors(path) as files:
@@ -170,6 +189,16 @@ def _gguf() -> ModuleType:
     from danlu.model import gguf_file
 
     return gguf_file
+
+
+def check_vocabulary(folder: Path, model: Backbone, tokenizer: Tokenizer) -> None:
+    """UserError where the tokenizer in a model's folder has ids that the model does not know."""
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model only {model.config.vocab_size} rows",
+            where=folder,
+            mend="Use the tokenizer that the model was trained with",
+        )
 
 
 def _may_be_left(name: str) -> bool:

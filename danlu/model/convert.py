@@ -1,16 +1,19 @@
 """A model from one layout to another: Hugging Face's, the published Qwen v1's, and GGUF.
 
-In: whatever `danlu.load` opens. Out: a folder, or a file, with the same weights, bit by bit where they are not
-quantised, and the same tokenizer. Nothing is left where the work fails.
+In: whatever `danlu.load` opens. Out: a folder, or a file, with the same weights, bit by bit where they are neither
+quantised nor narrowed, and a tokenizer that gives the same ids, with our ChatML template. Nothing is left where the
+work fails.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from danlu.model.checkpoint import hf_tensors, load_model, save_model, save_tensors, stored_dtype
-from danlu.model.gguf_file import PLAIN, QUANTIZATIONS, Written, write_gguf
+from danlu.model.checkpoint import check_vocabulary, hf_tensors, load_model, save_model, save_tensors, stored_dtype
+from danlu.model.config import ModelConfig
+from danlu.model.gguf_file import PLAIN, QUANTIZATIONS, write_gguf
 from danlu.model.qwen_v1 import qwen_v1_config, qwen_v1_generation, qwen_v1_tensors
 from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
@@ -27,20 +30,37 @@ NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in PLAIN.values()}
 """What a folder's weights may be."""
 
 
-def convert(source: Path, out: Path, layout: Layout, kind: str | None) -> Written | None:
-    """Write the model of `source` to `out`. `kind` is how weights are held: of a folder a key of NAMES, of GGUF one of
-    PLAIN or QUANTIZATIONS in any case; as they are where None. Of GGUF, what was written otherwise.
+def convert(
+    source: Path,
+    out: Path,
+    layout: Layout,
+    kind: str | None = None,
+    adapt: Callable[[ModelConfig], ModelConfig] = lambda config: config,
+) -> list[str]:
+    """Write the model of `source`, its configuration as `adapt` gives it, to `out`. `kind` is how weights are held, in
+    any case: of a folder a key of NAMES, of GGUF one of PLAIN or QUANTIZATIONS; as they are where None, in the widest
+    type that any of them has. The tensors of a GGUF file that were kept as F16 because they hold no whole blocks.
 
     Raises UserError, before anything is written, for a layout that cannot hold the model, and where `out` is not empty.
     """
     if out.exists() and (out.is_file() or any(out.iterdir())):
         raise UserError("is there already", where=out, mend="Choose another name, or remove it")
     known = [name.lower() for name in (*PLAIN, *QUANTIZATIONS)] if layout == "gguf" else list(NAMES)
-    if kind is not None and kind.lower() not in known:
+    kind = kind.lower() if kind else None
+    if kind is not None and kind not in known:
         raise UserError(f"{kind!r} is no way to hold weights of {layout}", mend=f"There are {', '.join(known)}")
+    if layout == "gguf" and out.suffix != GGUF_SUFFIX:
+        raise UserError("a GGUF file's name ends in .gguf", where=out)
+    tokenizer = Tokenizer.load(source)
     dtype = NAMES.get(kind or "", stored_dtype(source))
     model = load_model(source, dtype=dtype)
-    tokenizer = Tokenizer.load(source)
+    model.extend(adapt(model.config))
+    check_vocabulary(source, model, tokenizer)
+    for name, tensor in hf_tensors(model).items():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"`{name}` has numbers that {str(dtype).removeprefix('torch.')} does not hold", where=source
+            )
     ends, pad = list(tokenizer.stop_ids), tokenizer.end_of_text_id
     if layout == "hf":
         save_model(out, model, source, ends, pad)
@@ -49,7 +69,7 @@ def convert(source: Path, out: Path, layout: Layout, kind: str | None) -> Writte
     else:
         own = next(name for name, plain in PLAIN.items() if plain == dtype)
         return _write_gguf(out, source.stem, model, tokenizer, kind.upper() if kind else own)
-    return None
+    return []
 
 
 def _write_qwen_v1(out: Path, model: Transformer, tokenizer: Tokenizer, ends: list[int], pad: int) -> None:
@@ -70,9 +90,7 @@ def _write_qwen_v1(out: Path, model: Transformer, tokenizer: Tokenizer, ends: li
         save_tensors(qwen_v1_tensors(tensors), aside / "model.safetensors")
 
 
-def _write_gguf(out: Path, name: str, model: Transformer, tokenizer: Tokenizer, kind: str) -> Written:
-    if out.suffix != GGUF_SUFFIX:
-        raise UserError("a GGUF file's name ends in .gguf", where=out)
+def _write_gguf(out: Path, name: str, model: Transformer, tokenizer: Tokenizer, kind: str) -> list[str]:
     tensors = hf_tensors(model)
     template = CHAT_TEMPLATE if IM_END in tokenizer.special else None
     with (

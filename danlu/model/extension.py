@@ -78,7 +78,7 @@ class ContextExtension:
             return windows * num_layers
         if len(windows) == num_layers:
             return windows
-        if len(windows) != 2 or 0 in windows:
+        if len(windows) != 2 or 0 in windows or num_layers == 1:
             raise ValueError(
                 f"windows must be one number, one for each of the {num_layers} layers, or the lowest layer's and the "
                 f"highest's, neither 0; not {windows}"

@@ -7,7 +7,7 @@ arithmetic are the package `gguf`'s; the vocabulary in the file is read by `danl
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,22 @@ LAYER_TENSORS = {
 }
 LAYER_NAME = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
-NOT_OURS = ("rope_freqs.weight",)
-"""Tensors that are computed from the configuration."""
+KNOWN_KEYS = (
+    "context_length", "embedding_length", "block_count", "feed_forward_length", "vocab_size", "attention.head_count",
+    "attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.layer_norm_rms_epsilon",
+    "rope.freq_base", "rope.dimension_count", "rope.scaling.type", "rope.scaling.factor",
+    "rope.scaling.original_context_length", "rope.scaling.finetuned", "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+)  # fmt: skip
+"""Settings of an architecture that we compute; any other that says something is refused."""
+
+LARGEST_F16 = 65504.0
+
+ROPE_FACTORS = "rope_freqs.weight"
+"""Llama 3.1's own stretching of frequencies, which no model of ours has."""
+
+INITIALIZER_RANGE = "danlu.initializer_range"
+"""GGUF has no word for it; a training that goes on wants it."""
 
 
 def gguf_name(name: str) -> str:
@@ -81,13 +95,18 @@ def read_gguf_config(path: Path) -> ModelConfig:
 
     try:
         hidden_size, heads = number("embedding_length"), number("attention.head_count")
+        if heads < 1:
+            raise ValueError(f"{architecture}.attention.head_count must be at least 1, not {heads}")
         head_dim = number("attention.key_length", hidden_size // heads)
         length = number("context_length")
         _refuse(reader, architecture, head_dim)
         shapes = {tensor.name: [int(size) for size in tensor.shape] for tensor in reader.tensors}
+        rows = shapes.get("token_embd.weight", [0, number("vocab_size", 0)])
+        if len(rows) != 2:
+            raise ValueError(f"token_embd.weight is no matrix: {rows}")
         return ModelConfig(
             family=FAMILIES[architecture],
-            vocab_size=shapes.get("token_embd.weight", [0, number("vocab_size", 0)])[1],
+            vocab_size=rows[1],
             hidden_size=hidden_size,
             intermediate_size=number("feed_forward_length"),
             num_hidden_layers=number("block_count"),
@@ -98,7 +117,8 @@ def read_gguf_config(path: Path) -> ModelConfig:
             rope_theta=number("rope.freq_base", 10_000.0),
             rms_norm_eps=number("attention.layer_norm_rms_epsilon"),
             tie_word_embeddings="output.weight" not in shapes,
-            extension=_extension(reader, architecture, length),
+            initializer_range=gguf_value(reader, INITIALIZER_RANGE, ModelConfig.initializer_range),
+            extension=_extension(reader, number, length),
         )
     except ValueError as error:
         raise UserError(str(error), where=path) from error
@@ -106,27 +126,34 @@ def read_gguf_config(path: Path) -> ModelConfig:
 
 def _refuse(reader: gguf.GGUFReader, architecture: str, head_dim: int) -> None:
     """ValueError for a setting that changes what is computed and that we do not know."""
-    for key, known in (
-        ("attention.sliding_window", 0),
-        ("attention.value_length", head_dim),
-        ("rope.dimension_count", head_dim),
-        ("expert_count", 0),
-    ):
-        if (found := gguf_value(reader, f"{architecture}.{key}", known)) != known:
-            raise ValueError(f"{architecture}.{key} is {found!r}, which is not supported")
+    widths = ("attention.value_length", "rope.dimension_count")
+    for key in reader.fields:
+        own = key.removeprefix(f"{architecture}.")
+        found = gguf_value(reader, key)
+        is_other = own in widths and found != head_dim
+        # 0, false and nothing say that a setting is not used.
+        if is_other or (own != key and own not in KNOWN_KEYS and found not in (0, False, "", [])):
+            raise ValueError(f"{key} is {found!r:.60}, which is not supported")
+    for tensor in reader.tensors:
+        if tensor.name == ROPE_FACTORS and not (tensor.data == 1).all():
+            raise ValueError(f"{ROPE_FACTORS} has factors of its own, which are not supported")
 
 
-def _extension(reader: gguf.GGUFReader, architecture: str, length: int) -> ContextExtension:
-    scaling = f"{architecture}.rope.scaling"
-    kind, factor = gguf_value(reader, f"{scaling}.type", "none"), gguf_value(reader, f"{scaling}.factor", 1.0)
-    trained = gguf_value(reader, f"{scaling}.original_context_length", 0) or length
+def _extension(reader: gguf.GGUFReader, number: Callable[..., Any], length: int) -> ContextExtension:
+    kind = gguf_value(reader, f"{gguf_value(reader, 'general.architecture')}.rope.scaling.type", "none")
     if kind == "none":
         return ContextExtension()
+    factor, trained = number("rope.scaling.factor", 1.0), number("rope.scaling.original_context_length", 0) or length
     if kind == "linear":
         return ContextExtension(interpolation=factor, training_length=trained)
     if kind == "yarn":
-        return ContextExtension(yarn_factor=factor, training_length=trained)
-    raise ValueError(f"{scaling}.type is {kind!r}, which is not supported")
+        return ContextExtension(
+            yarn_factor=factor,
+            training_length=trained,
+            yarn_beta_fast=number("rope.scaling.yarn_beta_fast", ContextExtension.yarn_beta_fast),
+            yarn_beta_slow=number("rope.scaling.yarn_beta_slow", ContextExtension.yarn_beta_slow),
+        )
+    raise ValueError(f"rope.scaling.type is {kind!r}, which is not supported")
 
 
 class GGUFTensors:
@@ -138,7 +165,9 @@ class GGUFTensors:
         sources = {name: gguf_name(name) for name in wanted if name in TENSORS or LAYER_NAME.fullmatch(name)}
         self._path, self._config = path, config
         self._tensors = {name: held[source] for name, source in sources.items() if source in held}
-        self.names = set(self._tensors) | (held.keys() - set(sources.values()) - set(NOT_OURS))
+        left = held.keys() - set(sources.values()) - {ROPE_FACTORS}
+        heads = {source: name for name, source in TENSORS.items()}
+        self.names = set(self._tensors) | {heads.get(name, name) for name in left}
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(int(size) for size in self._tensors[name].shape[::-1])
@@ -176,14 +205,6 @@ def rotated_heads(config: ModelConfig, name: str) -> int | None:
 # --- writing ---
 
 
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """What was written otherwise than asked for: names of tensors whose rows hold no whole blocks, and their type."""
-
-    kept: list[str]
-    kept_type: str
-
-
 def write_gguf(
     path: Path,
     name: str,
@@ -193,11 +214,11 @@ def write_gguf(
     chat_template: str | None,
     kind: str,
     on_tensor: Callable[[], None] = lambda: None,
-) -> Written:
+) -> list[str]:
     """Write a file with `tensors` (Hugging Face's names) of type `kind`: a key of PLAIN or one of QUANTIZATIONS.
 
-    Norms and biases are float32, as everywhere. A tensor whose rows cannot be cut into blocks is kept as F16 and named.
-    Raises UserError for a setting that GGUF has no word for.
+    Norms and biases are float32, as everywhere. A tensor whose rows cannot be cut into blocks is kept as F16; their
+    names. Raises UserError for a setting that GGUF has no word for, and for a number that F16 does not hold.
     """
     architecture = config.family.lower()
     writer = gguf.GGUFWriter(path, architecture)
@@ -205,7 +226,6 @@ def write_gguf(
     _add_config(writer, config)
     if vocabulary is not None:
         add_vocabulary(writer, vocabulary, config.vocab_size, chat_template)
-    kept = []
     wanted = gguf.GGMLQuantizationType[kind]
     writer.add_file_type(gguf.LlamaFileType["ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"])
     if kind in QUANTIZATIONS:
@@ -214,6 +234,8 @@ def write_gguf(
     kept = [tensor for tensor, each in tensors.items() if each.dim() > 1 and fitting[tensor] != wanted]
     for tensor, each in tensors.items():
         shape, own = tuple(each.shape), fitting[tensor]
+        if own == gguf.GGMLQuantizationType.F16 and each.numel() and float(each.abs().max()) > LARGEST_F16:
+            raise UserError(f"`{tensor}` has numbers beyond {LARGEST_F16:g}, which F16 does not hold", mend="Take bf16")
         plain = np.dtype(np.float16 if own == gguf.GGMLQuantizationType.F16 else np.float32)
         quantized = own not in (gguf.GGMLQuantizationType.F16, gguf.GGMLQuantizationType.F32)
         stored = gguf.quants.quant_shape_to_byte_shape(shape, own) if quantized else shape
@@ -228,7 +250,7 @@ def write_gguf(
         writer.write_tensor_data(gguf.quants.quantize(_paired(config, tensor, each).numpy(), fitting[tensor]))
         on_tensor()
     writer.close()
-    return Written(kept=kept, kept_type="F16")
+    return kept
 
 
 def _type_of(tensor: Tensor, wanted: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
@@ -249,11 +271,14 @@ def _paired(config: ModelConfig, name: str, tensor: Tensor) -> Tensor:
 def _add_config(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
     extension = config.extension
     plain = ContextExtension(training_length=extension.training_length)
-    if extension not in (
+    betas = {"yarn_beta_fast": extension.yarn_beta_fast, "yarn_beta_slow": extension.yarn_beta_slow}
+    yarn = replace(
         plain,
-        ContextExtension(training_length=extension.training_length, interpolation=extension.interpolation),
-        ContextExtension(training_length=extension.training_length, yarn_factor=extension.yarn_factor),
-    ):
+        yarn_factor=extension.yarn_factor,
+        yarn_beta_fast=extension.yarn_beta_fast,
+        yarn_beta_slow=extension.yarn_beta_slow,
+    )
+    if extension not in (plain, replace(plain, interpolation=extension.interpolation), yarn):
         raise UserError("GGUF has no word for this context extension", mend="Open the model with --extend none")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -267,9 +292,12 @@ def _add_config(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
+    writer.add_float32(INITIALIZER_RANGE, config.initializer_range)
     if extension == plain:
         return
     is_yarn = extension.yarn_factor != 1
     writer.add_rope_scaling_type(gguf.RopeScalingType.YARN if is_yarn else gguf.RopeScalingType.LINEAR)
     writer.add_rope_scaling_factor(extension.yarn_factor if is_yarn else extension.interpolation)
     writer.add_rope_scaling_orig_ctx_len(config.training_length)
+    for name, value in betas.items() if is_yarn else ():
+        writer.add_float32(f"{writer.arch}.rope.scaling.{name}", value)

@@ -13,6 +13,7 @@ import torch
 from danlu.model.config import Family, ModelConfig
 from danlu.model.extension import ContextExtension
 from danlu.run.errors import UserError
+from danlu.tokenizer.formats import is_gguf
 
 CAUSAL, SCALAR = "ForCausalLM", "ForSequenceClassification"
 """What Hugging Face calls a language model, and one with a number for a head, behind the family's name."""
@@ -25,6 +26,9 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 DEFAULT_MAX_WINDOW_LAYERS = 28
 """Layers without a window in transformers, where config.json says nothing."""
+
+MOST_TOKENS = 1 << 40
+"""Of a window: more is a mistake, and no tensor counts so far."""
 
 DEFAULT_LENGTH = ModelConfig.max_position_embeddings
 
@@ -85,7 +89,10 @@ def config_values(folder: Path) -> dict[str, Any]:
 
 
 def is_reward_model(folder: Path) -> bool:
-    """Whether `folder` says that it holds a model with one number for a head. Raises UserError as `read_config`."""
+    """Whether `folder` says that it holds a model with one number for a head; a GGUF file never does. Raises UserError
+    as `read_config`."""
+    if is_gguf(folder):
+        return False
     return any(str(name).endswith(SCALAR) for name in config_values(folder).get("architectures") or ())
 
 
@@ -114,7 +121,9 @@ def _hugging_face(values: dict[str, Any], family: Family, path: Path) -> ModelCo
     theta = _number("rope_theta", values.get("rope_theta") or rope.get("rope_theta") or DEFAULT_ROPE_THETA)
     names = ModelConfig.__dataclass_fields__.keys() & values.keys() - {"family", "rope_theta", "extension"}
     numbers = {
-        name: _number(name, values[name]) for name in sorted(names) if (name, values[name]) != ("head_dim", None)
+        name: _number(name, values[name], ModelConfig.__dataclass_fields__[name].type)
+        for name in sorted(names)
+        if (name, values[name]) != ("head_dim", None)
     }
     if numbers.get("head_dim", 0) * numbers.get("num_attention_heads", 0) == numbers.get("hidden_size"):
         del numbers["head_dim"]
@@ -165,14 +174,19 @@ def _extension(rope: dict[str, Any], max_position_embeddings: int, path: Path) -
 def _windows(values: dict[str, Any], family: Family) -> tuple[int, ...]:
     """The window of each layer; none where no layer has one. Qwen's configurations say from which layer on, newer files
     the kind of every layer."""
-    if not values.get("use_sliding_window") or values.get("sliding_window") is None:
+    asked = values.get("use_sliding_window", False)
+    if not isinstance(asked, bool):
+        raise ValueError(f"use_sliding_window must be true or false, not {asked!r}")
+    if not asked or values.get("sliding_window") is None:
         return ()
     if family == "Llama":
         raise ValueError("a Llama model has no sliding window")
-    window, num_layers = _number("sliding_window", values["sliding_window"]), values.get("num_hidden_layers", 0)
+    window, num_layers = _number("sliding_window", values["sliding_window"], int), values.get("num_hidden_layers", 0)
+    if not 0 < window <= MOST_TOKENS:
+        raise ValueError(f"sliding_window must lie between 1 and {MOST_TOKENS}, not {window}")
     kinds = values.get("layer_types")
     if kinds is None:
-        first = _number("max_window_layers", values.get("max_window_layers", DEFAULT_MAX_WINDOW_LAYERS))
+        first = _number("max_window_layers", values.get("max_window_layers", DEFAULT_MAX_WINDOW_LAYERS), int)
         kinds = [FULL if layer < first else SLIDING for layer in range(num_layers)]
     if not isinstance(kinds, list) or len(kinds) != num_layers or not set(map(str, kinds)) <= {FULL, SLIDING}:
         raise ValueError(f"layer_types must have {FULL} or {SLIDING} for each of the {num_layers} layers, not {kinds}")
@@ -250,10 +264,13 @@ def _qwen_v1(values: dict[str, Any], path: Path) -> ModelConfig:
     return config
 
 
-def _number(name: str, value: Any) -> Any:
-    """`value` where it is a number (or a flag); ValueError naming the key where it is not."""
-    if not isinstance(value, int | float):
-        raise ValueError(f"{name} must be a number, not {value!r}")
+def _number(name: str, value: Any, kind: Any = float) -> Any:
+    """`value` where it is a number of that kind, or a flag where `kind` is bool; ValueError naming the key where it is
+    not."""
+    fitting = {int: int, bool: bool}.get(kind, (int, float))
+    if not isinstance(value, fitting) or (kind is not bool and isinstance(value, bool)):
+        what = {int: "a whole number", bool: "true or false"}.get(kind, "a number")
+        raise ValueError(f"{name} must be {what}, not {value!r}")
     return value
 
 

@@ -16,7 +16,7 @@ from danlu.run.files import publish
 Figures = dict[str, Any]
 
 STYLES = ("all", "en", "zh", "code", "before", "after", "aligned")
-"""Colours of lines, in turn."""
+"""Colours of lines, in turn; a line's own label at its end tells those apart that share one."""
 
 
 def write_long_context(folder: Path) -> Path:

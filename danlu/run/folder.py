@@ -89,7 +89,8 @@ def _finished(out: Path, mark: str) -> Path | None:
 
 def run_stage(name: str, config: C, work: Callable[[C], Path], again: bool = False) -> Path:
     """Do `work(config)` in `config.out` unless it is complete with the same recipe and inputs; the product's path.
-    `again` does it anew where it is complete: an input may have changed unseen.
+    `again` does it anew where it is complete: an input may have changed unseen. The product stays until `work` puts the
+    new one in its place.
 
     An interrupted stage keeps its folder, so that `work` can resume; a changed recipe or input starts afresh.
     Time and memory are measured here and added up over interruptions.
@@ -109,15 +110,18 @@ def _run_locked(name: str, config: C, work: Callable[[C], Path], out: Path, agai
     if (product := _finished(out, mark)) and not again:
         say(f"{name}: complete, skipped")
         return product
+    if product:
+        say(f"{name}: complete, and done again")
+        (out / "stage.json").unlink()
     started = read_start(out)
     if read_stage(out) or started.get("fingerprint") != mark:
         if started:
-            why = "it is done again" if product else "its recipe or its inputs have changed"
-            say(f"{name}: {why}; what was in {out} is removed and made anew")
+            say(f"{name}: its recipe or its inputs have changed; what was in {out} is removed and made anew")
         _clear(out, name)
         write_json(out / "recipe.json", {"stage": name, "fingerprint": mark, "recipe": resolved(config)})
     else:
-        say(f"{name}: going on where it was interrupted")
+        if not product:
+            say(f"{name}: going on where it was interrupted")
     with measured(out / "usage.json") as usage:
         product = work(config)
     write_json(out / "stage.json", {"fingerprint": mark, "product": str(product.relative_to(out)), **usage()})

@@ -9,6 +9,7 @@ import base64
 import binascii
 import dataclasses
 import json
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,20 @@ JSON_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 GGUF_SUFFIX = ".gguf"
 FILES = (RANK_FILE, JSON_FILE, CONFIG_FILE)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path names a GGUF file: a folder may be called as it likes."""
+    return path.suffix == GGUF_SUFFIX and not path.is_dir()
+
+
+def has_vocabulary(path: Path) -> bool:
+    """Whether a model's folder or GGUF file holds a tokenizer."""
+    if is_gguf(path):
+        from danlu.tokenizer.gguf_vocabulary import gguf_value, open_gguf
+
+        return gguf_value(open_gguf(path), "tokenizer.ggml.model") is not None
+    return any((path / name).is_file() for name in (JSON_FILE, RANK_FILE))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +152,7 @@ def _read_json(path: Path) -> Vocabulary:
             for token, rank in data["model"]["vocab"].items()
             if token not in special
         }
-        _check_merge_order(data["model"], path)
+        check_merge_order(data["model"]["vocab"], data["model"]["merges"], path)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"not a byte-level BPE as Qwen's ({error!r} is not what it should be)", where=path) from error
     return Vocabulary(ranks, special, pattern)
@@ -156,12 +171,12 @@ def _pattern(data: dict[str, Any], path: Path) -> str:
     return pattern
 
 
-def _check_merge_order(model: dict[str, Any], path: Path) -> None:
+def check_merge_order(ids: dict[str, int], merges: Iterable[str | Sequence[str]], path: Path) -> None:
     """A rank is an id and a priority at once: merges must be listed in the order of the ids they make."""
     last = -1
-    for merge in model["merges"]:
+    for merge in merges:
         left, right = merge.split(" ") if isinstance(merge, str) else merge
-        made = model["vocab"][left + right]
+        made = ids[left + right]
         if made < last:
             raise UserError("its merges are not in the order of its ids", where=path)
         last = made
@@ -193,7 +208,14 @@ def recover_merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
 
 
 def write_folder(vocabulary: Vocabulary, folder: Path) -> None:
-    """Write the three files into `folder`, each whole or not at all."""
+    """Write the three files into `folder`, each whole or not at all. Raises UserError for a vocabulary without a token
+    for every byte, which they cannot hold."""
+    if vocabulary.absent_bytes:
+        raise UserError(
+            f"{len(vocabulary.absent_bytes)} bytes have no token, which a tokenizer's files cannot say",
+            where=folder,
+            mend="Convert the model to gguf",
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with publish(folder / RANK_FILE) as aside:
         aside.write_bytes(rank_lines(vocabulary.ranks))

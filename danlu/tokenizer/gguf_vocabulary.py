@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 
 from danlu.run.errors import UserError
-from danlu.tokenizer.formats import Vocabulary, byte_characters, recover_merges, spell
+from danlu.tokenizer.formats import Vocabulary, byte_characters, check_merge_order, recover_merges, spell
 from danlu.tokenizer.special import END_OF_TEXT, IM_END, QWEN_PATTERN
 
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -70,6 +70,9 @@ def read_gguf_vocabulary(path: Path) -> Vocabulary:
                 ranks[bytes(values[character] for character in token)] = number
             elif kind != gguf.TokenType.UNUSED:
                 special[token] = number
+        tokens = gguf_value(reader, "tokenizer.ggml.tokens")
+        merges = gguf_value(reader, "tokenizer.ggml.merges", [])
+        check_merge_order({token: number for number, token in enumerate(tokens)}, merges, path)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"its vocabulary is none of byte-level BPE: {error!r}", where=path) from error
     return Vocabulary(ranks, special, PATTERNS[pre], gguf_value(reader, "tokenizer.ggml.unknown_token_id"))

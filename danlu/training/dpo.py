@@ -17,7 +17,7 @@ from torch import Tensor
 
 from danlu.inference.load import load_for_text
 from danlu.model.branches import BranchedRows, pack_groups
-from danlu.model.checkpoint import load_model, save_model
+from danlu.model.checkpoint import leave_extension_out, load_model, save_model
 from danlu.model.transformer import Transformer
 from danlu.run.device import pick_device
 from danlu.run.files import write_json
@@ -86,6 +86,7 @@ def dpo(config: DpoConfig) -> Path:
 
     # Model
     model, tokenizer = load_for_text(config.model, str(device))
+    leave_extension_out(model, config.model)
     reference = load_model(config.model, device=device)
     limit = min(step.sequence_length, model.config.max_position_embeddings)
 

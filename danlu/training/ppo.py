@@ -29,7 +29,7 @@ from torch import nn
 
 from danlu.inference.load import check_same_tokenizer, load_for_text
 from danlu.inference.room import prompts_with_room
-from danlu.model.checkpoint import load_model, load_reward_model, save_model
+from danlu.model.checkpoint import leave_extension_out, load_model, load_reward_model, save_model
 from danlu.run.device import pick_device
 from danlu.run.errors import UserError
 from danlu.run.files import write_json
@@ -254,6 +254,7 @@ def ppo(config: PpoConfig, observe: Observe | None = None) -> Path:
 
     # Models
     policy, tokenizer = load_for_text(config.model, str(device))
+    leave_extension_out(policy, config.model)
     check_same_tokenizer(config.reward_model, config.model, tokenizer)
     reference = load_model(config.model, device=device)
     value_model, reward_model = (load_reward_model(config.reward_model, device=device) for _ in range(2))

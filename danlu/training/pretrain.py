@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from danlu.model.checkpoint import save_model
+from danlu.model.checkpoint import check_savable, save_model
 from danlu.model.transformer import Transformer
 from danlu.run.device import can_compile, gemm_peak_flops, pick_device
 from danlu.run.errors import UserError
@@ -89,6 +89,7 @@ def pretrain(config: PretrainConfig) -> Path:
     # Model
     vocab_size = max(config.model.vocab_size, padded_vocabulary(tokenizer.vocab_size))
     shape = dataclasses.replace(config.model, vocab_size=vocab_size, max_position_embeddings=step.sequence_length)
+    check_savable(shape)
     model = Transformer(shape)
     model.initialise(torch.Generator().manual_seed(derive_seed(step.seed, "weights")))
     model.to(device)

@@ -21,7 +21,7 @@ from torch import Tensor
 from danlu.conversations.preference_baselines import length_bias
 from danlu.inference.load import check_vocabulary
 from danlu.inference.score import score_groups
-from danlu.model.checkpoint import load_reward_model, load_with_new_score, save_model
+from danlu.model.checkpoint import leave_extension_out, load_reward_model, load_with_new_score, save_model
 from danlu.model.hf_config import is_reward_model
 from danlu.model.transformer import ScalarModel
 from danlu.run.device import pick_device
@@ -94,6 +94,7 @@ def reward(config: RewardConfig) -> Path:
     generator = torch.Generator().manual_seed(derive_seed(step.seed, "score"))
     model = load_reward_model(config.model) if goes_on else load_with_new_score(config.model, generator)
     model.to(device)
+    leave_extension_out(model, config.model)
     tokenizer = Tokenizer.load(config.model)
     check_vocabulary(config.model, model, tokenizer)
     limit = min(step.sequence_length, model.config.max_position_embeddings)

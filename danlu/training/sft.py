@@ -11,7 +11,7 @@ import numpy as np
 
 from danlu.conversations.records import SkippedRecord, count_malformed, read_conversations
 from danlu.inference.load import load_for_text
-from danlu.model.checkpoint import save_model
+from danlu.model.checkpoint import leave_extension_out, save_model
 from danlu.run.device import pick_device
 from danlu.run.errors import UserError
 from danlu.run.files import write_json
@@ -75,6 +75,7 @@ def sft(config: SftConfig) -> Path:
 
     # Data
     model, tokenizer = load_for_text(config.model, str(device))
+    leave_extension_out(model, config.model)
     step = config.step
     if step.sequence_length > model.config.max_position_embeddings:
         raise UserError(

@@ -20,6 +20,8 @@ NUMBERS = [
     ("The answer is 70 000.", "70000"),
     ("#### 1 234 567", "1234567"),
     ("The answer is 5 apples and 100 pears.", "5"),
+    ("#### 5 100 metre runs", "5"),
+    ("The answer is 12 345 dollars.", "12345"),
     ("The answer is 1e6.", "1000000"),
     ("It weighs 2.5e-3 kg.", "0.0025"),
     ("It fell to -3.", "-3"),

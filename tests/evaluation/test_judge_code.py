@@ -33,6 +33,7 @@ ADD: dict[str, Any] = {
         "def helper(x):\n    return x\n\ndef add(a: List, b) -> int:\n    return helper(a) + b",
         "    s = a\n\n    # b too\n    return s + b",
         "add = lambda a, b: a + b",
+        "```python\ndef add(a, b): return a + b\n```\nUse it:\n```python\nfrom x import add\nprint(add(1, 2))\n```",
         "from operator import add",
         "It is short:\nadd = lambda a, b: a + b\nThat adds.",
         "<think>\n```python\ndef add(a, b):\n    return a\n```\n</think>\n```python\ndef add(a, b): return a + b\n```",

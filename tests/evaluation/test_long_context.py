@@ -110,9 +110,16 @@ def test_pass_keys_lie_where_they_should_and_the_prompt_has_its_length(tiny_toke
         written = tiny_tokenizer.decode(hidden.ids)
         assert written.count(hidden.key) == 1
         assert written.endswith("The pass key is")
+        chat = passkey.hide(tiny_tokenizer, filler, 200, depth, chance, chat=True)
+        assert len(chat.ids) + passkey.REPLY_TOKENS == 200
+        said = tiny_tokenizer.decode(chat.ids)
+        assert said.startswith("<|im_start|>user\n")
+        assert said.endswith("What is the pass key?<|im_end|>\n<|im_start|>assistant\n")
+        assert said.count(chat.key) == 1
         needle = len(tiny_tokenizer.encode(passkey.NEEDLE.format(key=hidden.key)))
         before = tiny_tokenizer.encode(written[: written.index("\nThe pass key is")])
-        room = 200 - passkey.REPLY_TOKENS - needle - len(tiny_tokenizer.encode(passkey.QUESTION))
+        asked = [*tiny_tokenizer.encode(passkey.QUESTION), *tiny_tokenizer.encode(passkey.ANSWER)]
+        room = 200 - passkey.REPLY_TOKENS - needle - len(asked)
         assert abs(len(before) - depth * room) <= 2
     with pytest.raises(ValueError, match="leave"):
         passkey.hide(tiny_tokenizer, filler, 20, 0.5, chance)
@@ -148,6 +155,7 @@ def test_a_model_that_names_every_key_finds_all_and_a_silent_one_none(
     [
         ({"lengths": (16, 4096)}, "tokens, 2 texts of 4096 are asked for"),
         ({"techniques": ("dynamic",)}, "'dynamic' is no setting"),
+        ({"num_passkeys": 1}, "16 tokens leave -"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(
@@ -161,3 +169,34 @@ def test_what_cannot_be_measured_is_one_line(
 def test_lengths_go_from_short_to_long(tmp_path: Path, folder: Path, text: Path, lengths: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="from short to long"):
         config(tmp_path, folder, text, lengths=lengths)
+
+
+def test_a_model_that_was_trained_longer_has_techniques_too(tmp_path: Path, folder: Path, text: Path) -> None:
+    long_context(config(tmp_path, folder, text, lengths=(8, 16)))
+    figures = json.loads((tmp_path / "out/figures.json").read_text("utf-8"))
+    assert list(figures["perplexity"]) == [
+        "none", "logn", f"windows={TRAINED}", "dynamic_ntk", "dynamic_ntk+logn", f"dynamic_ntk+logn+windows={TRAINED}",
+    ]  # fmt: skip
+
+
+def test_numbers_that_are_not_finite_are_no_perplexity(tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.layers[1].mlp.down_proj.weight *= 1e30
+    with pytest.raises(UserError, match="not finite in float16, first in layer 1"):
+        perplexity(model.half(), list(range(1, 40)), 16)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("evaluate m --text t.txt", "--text: belongs to --long-context"),
+        ("evaluate m --long-context", "--long-context: needs a text"),
+        ("evaluate m --long-context --text t.txt --limit 3", "--limit: does not go with --long-context"),
+        ("evaluate m --long-context --text t.txt --compare a b", "--compare: does not go with --long-context"),
+        ("evaluate m --long-context --text t.txt --extend logn", "--extend: does not go with --long-context"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 1
+    assert said in capsys.readouterr().err

@@ -48,6 +48,11 @@ def test_what_is_read_may_grow_and_what_was_trained_stays() -> None:
 def test_the_folders_own_settings_stay_unless_none_is_said() -> None:
     own = ModelConfig(extension=ContextExtension(training_length=64, dynamic_ntk=True, logn=True))
     assert extended(own, ("logn=false",)).extension == ContextExtension(training_length=64, dynamic_ntk=True)
+    stretched = ModelConfig(
+        max_position_embeddings=256, extension=ContextExtension(training_length=64, yarn_factor=4.0)
+    )
+    assert extended(stretched, ("none",)).max_position_embeddings == 64
+    assert extended(stretched, ("none", "length=128")).max_position_embeddings == 128
     assert extended(own, ("none", "ntk_alpha=2")).extension == ContextExtension(training_length=64, ntk_alpha=2.0)
 
 
@@ -55,6 +60,7 @@ def test_the_folders_own_settings_stay_unless_none_is_said() -> None:
     ("word", "said"),
     [
         ("ntk", "'ntk' is no setting. There are none, length, training_length, ntk_alpha"),
+        ("none=5", "'none' is no setting"),
         ("logn=maybe", "logn=maybe: expected true or false"),
         ("length=far", "length=far: expected an integer, got 'far'"),
         ("length", "length: expected an integer, got ''"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import danlu
 from danlu.cli import main
 from danlu.evaluation.benchmark import has_chat_template
-from danlu.model.checkpoint import load_model, save_model
+from danlu.model.checkpoint import check_savable, leave_extension_out, load_model, save_model
 from danlu.model.convert import convert
 from danlu.model.extension import ContextExtension
 from danlu.model.transformer import Transformer
@@ -54,7 +55,9 @@ def test_qwen_v1_comes_back_bit_by_bit(
     assert (tmp_path / "back/model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
 
 
-def test_v1_holds_context_extension_that_hugging_face_cannot(folder: MakeFolder, tmp_path: Path) -> None:
+def test_v1_holds_context_extension_that_hugging_face_cannot(
+    folder: MakeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     convert(folder(), tmp_path / "v1", "qwen-v1", None)
     written = json.loads((tmp_path / "v1/config.json").read_text("utf-8"))
     written |= {"use_dynamic_ntk": True, "use_logn_attn": True, "seq_length": 32, "max_position_embeddings": 128}
@@ -66,6 +69,16 @@ def test_v1_holds_context_extension_that_hugging_face_cannot(folder: MakeFolder,
     with pytest.raises(UserError, match="no word for dynamic_ntk"):
         convert(tmp_path / "v1", tmp_path / "hf", "hf", None)
     assert not (tmp_path / "hf").exists()
+    assert main(["convert", str(tmp_path / "v1"), str(tmp_path / "hf"), "--to", "hf", "--extend", "none"]) == 0
+    plain = load_model(tmp_path / "hf")
+    assert (plain.config.extension, plain.config.max_position_embeddings) == (ContextExtension(), 32)
+    # What is trained is saved without them, and says so before.
+    model = load_model(tmp_path / "v1")
+    leave_extension_out(model, tmp_path / "v1")
+    assert "NTK and LogN are no part of what is trained" in capsys.readouterr().err
+    save_model(tmp_path / "trained", model, None, [1], 1)
+    with pytest.raises(UserError, match="windows of several sizes"):
+        check_savable(replace(model.config, extension=ContextExtension(windows=(8, 16))))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +102,7 @@ def test_what_v1_cannot_compute_is_refused(
 
 def test_a_folder_may_be_narrowed(folder: MakeFolder, tmp_path: Path) -> None:
     source = folder()
-    assert main(["convert", str(source), str(tmp_path / "half"), "--to", "hf", "--quantize", "bfloat16"]) == 0
+    assert main(["convert", str(source), str(tmp_path / "half"), "--to", "hf", "--quantize", "BFloat16"]) == 0
     assert json.loads((tmp_path / "half/config.json").read_text("utf-8"))["torch_dtype"] == "bfloat16"
     narrow, wide = load_model(tmp_path / "half", dtype=torch.bfloat16), load_model(source)
     assert torch.equal(narrow.embed_tokens.weight, wide.embed_tokens.weight.bfloat16())

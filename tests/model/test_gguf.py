@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import danlu
-from danlu.model.checkpoint import hf_tensors, load_model, save_model
+from danlu.model.checkpoint import hf_tensors, load_model, load_with_new_score, save_model
 from danlu.model.convert import convert
 from danlu.model.extension import ContextExtension
 from danlu.model.gguf_file import gguf_name, rotated_heads
@@ -30,9 +30,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {"family": "Llama", "num_key_value_heads": 2},
     "all numbers their own": {
         "rope_theta": 1_000_000.0, "hidden_size": 96, "head_dim": 32, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "vocab_size": 701,
+        "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "vocab_size": 701, "initializer_range": 0.01,
     },
-    "YaRN": {"extension": ContextExtension(yarn_factor=4.0, training_length=64), "max_position_embeddings": 256},
+    "YaRN": {
+        "extension": ContextExtension(yarn_factor=4.0, training_length=64, yarn_beta_fast=16.0),
+        "max_position_embeddings": 256,
+    },
     "interpolated": {
         "extension": ContextExtension(interpolation=2.0, training_length=64), "max_position_embeddings": 128,
     },
@@ -92,8 +95,7 @@ def test_a_quantised_weight_is_what_the_packages_arithmetic_gives(
 ) -> None:
     source = folder(hidden_size=64, intermediate_size=96)
     written = convert(source, tmp_path / "m.gguf", "gguf", kind)
-    assert written is not None
-    assert written.kept == []
+    assert written == []
     read, exact = load_model(tmp_path / "m.gguf"), load_model(source)
     weight = exact.layers[1].mlp.down_proj.weight.detach().numpy()
     own = gguf.GGMLQuantizationType[kind.upper()]
@@ -105,8 +107,7 @@ def test_a_quantised_weight_is_what_the_packages_arithmetic_gives(
 
 def test_rows_that_hold_no_whole_block_are_kept_and_named(folder: MakeFolder, tmp_path: Path) -> None:
     written = convert(folder(hidden_size=32, intermediate_size=48), tmp_path / "m.gguf", "gguf", "q8_0")
-    assert written is not None
-    assert written.kept == ["model.layers.0.mlp.down_proj.weight", "model.layers.1.mlp.down_proj.weight"]
+    assert written == ["model.layers.0.mlp.down_proj.weight", "model.layers.1.mlp.down_proj.weight"]
     kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
     assert (kinds["blk.0.ffn_down.weight"], kinds["blk.0.ffn_up.weight"]) == ("F16", "Q8_0")
     assert (kinds["blk.0.attn_norm.weight"], kinds["blk.0.attn_q.bias"]) == ("F32", "F32")
@@ -172,6 +173,109 @@ def refusal(path: Path) -> str:
     return str(error.value)
 
 
+def edited(path: Path, values: dict[str, Any], tensors: dict[str, np.ndarray] | None = None) -> Path:
+    """The file with other or more metadata and tensors."""
+    reader = gguf.GGUFReader(path)
+    writer = gguf.GGUFWriter(path.with_name("edited.gguf"), "qwen2")
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF.") or key == "general.architecture" or values.get(key, 0) is None:
+            continue
+        kind = field.types[0]
+        sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+        value = values.pop(key, field.contents())
+        kind = gguf.GGUFValueType.get_type(value) if isinstance(value, str) else kind
+        writer.add_key_value(key, value, kind, sub_type=sub)
+    for key, value in values.items():
+        if value is not None:
+            writer.add_key_value(key, value, gguf.GGUFValueType.get_type(value))
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, np.array(tensor.data))
+    for name, data in (tensors or {}).items():
+        writer.add_tensor(name, data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.with_name("edited.gguf")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"qwen2.attention.head_count": 0}, "head_count must be at least 1"),
+        ({"qwen2.rope.scaling.type": "yarn", "qwen2.rope.scaling.factor": "four"}, "factor must be a number"),
+        ({"qwen2.rope.scaling.type": "longrope"}, "'longrope', which is not supported"),
+        ({"qwen2.attention.sliding_window": 8}, "sliding_window is 8, which is not supported"),
+        ({"qwen2.logit_scale": 2.0}, "logit_scale is 2.0, which is not supported"),
+        ({"qwen2.rope.scaling.attn_factor": 2.0}, "attn_factor is 2.0, which is not supported"),
+        ({"general.architecture": "mamba"}, None),
+        ({"tokenizer.ggml.pre": "llama-bpe"}, "its tokenizer is 'gpt2' with 'llama-bpe'"),
+    ],
+)
+def test_a_setting_that_changes_what_is_computed_is_never_ignored(
+    folder: MakeFolder, tmp_path: Path, values: dict[str, Any], said: str | None
+) -> None:
+    convert(folder(), tmp_path / "m.gguf", "gguf", None)
+    if said is None:
+        data = (tmp_path / "m.gguf").read_bytes().replace(b"qwen2", b"mamba", 1)
+        (tmp_path / "m.gguf").write_bytes(data)
+        assert "general.architecture is 'mamba'. Danlu opens `qwen2`, `qwen3`, `llama`" in refusal(tmp_path / "m.gguf")
+        return
+    assert said in refusal(edited(tmp_path / "m.gguf", dict(values)))
+
+
+def test_frequencies_of_their_own_are_refused(folder: MakeFolder, tmp_path: Path) -> None:
+    convert(folder(), tmp_path / "m.gguf", "gguf", None)
+    ones, other = np.ones(4, dtype=np.float32), np.array([1, 1, 8, 8], dtype=np.float32)
+    assert load_model(edited(tmp_path / "m.gguf", {}, {"rope_freqs.weight": ones}))
+    assert "factors of its own" in refusal(edited(tmp_path / "m.gguf", {}, {"rope_freqs.weight": other}))
+
+
+def test_a_file_without_a_vocabulary_is_a_model_without_a_tokenizer(folder: MakeFolder, tmp_path: Path) -> None:
+    convert(folder(), tmp_path / "m.gguf", "gguf", None)
+    names = ("model", "pre", "tokens", "token_type", "merges")
+    model, tokenizer = danlu.load(edited(tmp_path / "m.gguf", {f"tokenizer.ggml.{n}": None for n in names}))
+    assert tokenizer is None
+    assert model.config.hidden_size == 32
+
+
+def test_merges_in_another_order_than_their_ids_are_refused(folder: MakeFolder, tmp_path: Path) -> None:
+    convert(folder(), tmp_path / "m.gguf", "gguf", None)
+    merges = gguf.GGUFReader(tmp_path / "m.gguf").get_field("tokenizer.ggml.merges").contents()  # type: ignore[union-attr]
+    said = refusal(edited(tmp_path / "m.gguf", {"tokenizer.ggml.merges": merges[::-1]}))
+    assert "merges are not in the order of its ids" in said
+
+
+def test_a_reward_model_grows_from_a_gguf_file(folder: MakeFolder, tmp_path: Path) -> None:
+    convert(folder(), tmp_path / "m.gguf", "gguf", None)
+    generator = torch.Generator().manual_seed(1)
+    grown = load_with_new_score(tmp_path / "m.gguf", generator)
+    assert torch.equal(grown.embed_tokens.weight, load_model(tmp_path / "m.gguf").embed_tokens.weight)
+
+
+def test_a_number_that_f16_does_not_hold_is_refused(
+    tmp_path: Path, tiny_model: MakeModel, tiny_tokenizer: Tokenizer, tiny_tokenizer_folder: Path
+) -> None:
+    model = tiny_model(vocab_size=tiny_tokenizer.vocab_size)
+    with torch.no_grad():
+        model.layers[0].mlp.gate_up_proj.weight[0, 0] = 1e6
+    ends = list(tiny_tokenizer.stop_ids)
+    save_model(tmp_path / "big", model, tiny_tokenizer_folder, ends, tiny_tokenizer.end_of_text_id)
+    with pytest.raises(UserError, match=r"gate_proj.weight` has numbers beyond 65504"):
+        convert(tmp_path / "big", tmp_path / "m.gguf", "gguf", "f16")
+    with pytest.raises(UserError, match=r"gate_proj.weight` has numbers that float16 does not hold"):
+        convert(tmp_path / "big", tmp_path / "half", "hf", "float16")
+    assert [path.name for path in tmp_path.iterdir()] == ["big"]
+
+
+def test_an_f16_file_comes_back_exactly(folder: MakeFolder, tmp_path: Path) -> None:
+    convert(folder(), tmp_path / "m.gguf", "gguf", "F16")
+    convert(tmp_path / "m.gguf", tmp_path / "back", "hf", None)
+    read, back = load_model(tmp_path / "m.gguf"), load_model(tmp_path / "back")
+    for (name, tensor), other in zip(read.state_dict().items(), back.state_dict().values(), strict=True):
+        assert torch.equal(tensor, other), name
+
+
 def test_a_file_that_is_cut_off_or_foreign_is_one_line(folder: MakeFolder, tmp_path: Path) -> None:
     convert(folder(), tmp_path / "m.gguf", "gguf", None)
     whole = (tmp_path / "m.gguf").read_bytes()
@@ -192,7 +296,10 @@ def test_a_type_that_is_not_known_is_never_read_as_numbers(folder: MakeFolder, t
     data[place : place + 4] = int(number).to_bytes(4, "little")
     (tmp_path / "m.gguf").write_bytes(data)
     said = refusal(tmp_path / "m.gguf")
-    assert "blk.0.ffn_up.weight` is of type I8" in said if number != 99 else "99" in said
+    if number == 99:
+        assert "(99) is not a valid GGMLQuantizationType" in said
+    else:
+        assert "`blk.0.ffn_up.weight` is of type I8, which cannot be read" in said
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,8 @@ def test_windows_grow_with_depth_by_an_equal_factor() -> None:
     assert ContextExtension(windows=(64,)).layer_windows(3) == (64, 64, 64)
     assert ContextExtension(windows=(64, 0, 32)).layer_windows(3) == (64, 0, 32)
     assert ContextExtension().layer_windows(2) == (0, 0)
+    with pytest.raises(ValueError, match="one for each of the 1 layers"):
+        ContextExtension(windows=(8, 16)).layer_windows(1)
     for windows in ((64, 0), (1, 2, 3)):
         with pytest.raises(ValueError, match="one for each of the 4 layers"):
             ContextExtension(windows=windows).layer_windows(4)

@@ -30,7 +30,8 @@ NUMBER = re.compile(
 THOUSANDS = re.compile(r"(?<=\d)(?:\\[!,;:]|\{,\}|\\ |,\s?\\!)\s?(?=\d{3}(?!\d))")
 """How LaTeX separates thousands."""
 
-SPACED = re.compile(r"[^\d=]*?\d{1,3}(?: \d{3})+(?:\.\d+)?\.?(?:\s\D{0,40})?")
+SPACED = re.compile(r"[^\d=]*?\d{1,3}(?: \d{3})+(?:\.\d+)?\.?(?:\s[^\s\d]+)?")
+"""A number whose thousands are set apart by blanks, with a word behind it at most."""
 
 MARKED = re.compile(r"####[ \t]*([^\n]*)")
 OF_WHAT = r"(?:[ \t]+(?:to|for)\b[^\n.:=]{0,80}?)?"
