@@ -8,6 +8,7 @@ from scripted_model import ScriptedModel, scripted_tokenizer
 
 import danlu.cli
 import danlu.serving.server
+from danlu.inference.config import OpenConfig
 from danlu.tokenizer.bpe import Tokenizer
 
 
@@ -20,11 +21,11 @@ class SlowModel(ScriptedModel):
         return ids
 
 
-def load(path: Path, device: str | None, dtype: str) -> tuple[ScriptedModel, Tokenizer]:
+def load(path: Path, how: OpenConfig) -> tuple[ScriptedModel, Tokenizer]:
     tokenizer = scripted_tokenizer()
     return SlowModel(tokenizer), tokenizer
 
 
 if __name__ == "__main__":
-    danlu.serving.server.load_for_text = load  # type: ignore[assignment]
+    danlu.serving.server.open_model = load  # type: ignore[assignment]
     sys.exit(danlu.cli.main(["serve", *sys.argv[1:]]))
