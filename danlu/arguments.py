@@ -75,7 +75,7 @@ def _refused(table: str, what: str, kind: Any) -> str:
         hint = typing.get_type_hints(kind, include_extras=True).get(name)
         kind = typing.get_args(hint)[0] if hasattr(hint, "__metadata__") else hint
         # A table annotated with an empty name (`recipe` of `danlu run`) is no part of the flags.
-        if not any(getattr(mark, "name", None) == "" for mark in getattr(hint, "__metadata__", ())):
+        if not _is_flat(hint):
             shown.append(name)
     first = what.split()[0]
     if _has_flag(kind, first):
@@ -88,8 +88,9 @@ def _has_flag(kind: Any, name: str) -> bool:
     if not dataclasses.is_dataclass(kind):
         return False
     hints = typing.get_type_hints(kind, include_extras=True)
-    return name in hints or any(
-        _has_flag(typing.get_args(hint)[0], name)
-        for hint in hints.values()
-        if any(getattr(mark, "name", None) == "" for mark in getattr(hint, "__metadata__", ()))
-    )
+    return name in hints or any(_has_flag(typing.get_args(hint)[0], name) for hint in hints.values() if _is_flat(hint))
+
+
+def _is_flat(hint: Any) -> bool:
+    """Whether a field is a table whose own fields are flags beside those around it: it is annotated with no name."""
+    return any(getattr(mark, "name", None) == "" for mark in getattr(hint, "__metadata__", ()))

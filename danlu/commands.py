@@ -143,9 +143,8 @@ def _evaluate_long_context(config: Evaluate) -> None:
         missing = "a model folder" if model is None else "a text"
         raise UserError(f"needs {missing}", where="danlu evaluate --long-context", mend="MODEL --text FILE")
     out = how.out if how.out != BenchmarksConfig.out else LongContextConfig.out
-    values = vars(config.long) | {"device": how.device, "dtype": how.dtype, "extend": how.extend, "seed": how.seed}
-    values["chat"] = how.chat
-    results = run_stage("long-context", LongContextConfig(**{**values, "model": model, "out": out}), long_context)
+    shared = {name: getattr(how, name) for name in LONG_CONTEXT_SHARES} | {"model": model, "out": out}
+    results = run_stage("long-context", LongContextConfig(**{**vars(config.long), **shared}), long_context)
     print((results / "table.md").read_text(encoding="utf-8"), end="")
     print(f"Drawn: {write_long_context(out)}", file=sys.stderr)
 

@@ -28,7 +28,6 @@ from danlu.run.errors import UserError
 from danlu.run.files import digest, publish, write_json
 from danlu.run.folder import say
 from danlu.tokenizer.formats import is_gguf
-from danlu.tokenizer.gguf_vocabulary import gguf_value, open_gguf
 
 RESULTS = "results"
 
@@ -98,6 +97,8 @@ def _model(config: BenchmarksConfig) -> tuple[Any, str]:
 def has_chat_template(folder: Path) -> bool:
     """Whether a model's folder or GGUF file says how a chat is written."""
     if is_gguf(folder):
+        from danlu.tokenizer.gguf_vocabulary import gguf_value, open_gguf  # The package is slow to import.
+
         return gguf_value(open_gguf(folder), "tokenizer.chat_template") is not None
     path = folder / "tokenizer_config.json"
     written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

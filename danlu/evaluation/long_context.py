@@ -27,10 +27,12 @@ from danlu.model.config import ModelConfig
 from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
+from danlu.run.markdown import table
 from danlu.run.metrics import read_jsonl
 from danlu.run.progress import ProgressBar
 from danlu.run.seeds import derive_seed
 from danlu.tokenizer.bpe import Tokenizer
+from danlu.training.loss import cross_entropy_sum
 
 Record = dict[str, Any]
 
@@ -157,8 +159,8 @@ def perplexity(model: Transformer, ids: list[int], length: int) -> float:
     for window in _windows(ids, length):
         tokens = torch.tensor([window], device=device)
         states = model.hidden_states(tokens)[0, :-1]
-        for losses in _losses(model, states, tokens[0, 1:]):
-            total, count = total + float(losses.sum(dtype=torch.float64)), count + len(losses)
+        loss, num_labels = cross_entropy_sum(states, model.lm_head.weight, tokens[0, 1:])
+        total, count = total + float(loss), count + num_labels
     if not math.isfinite(total) or total / count > MOST_NATS:
         raise NotFinite([], states.dtype, model.first_not_finite(tokens))
     return math.exp(total / count)
@@ -172,15 +174,6 @@ def _windows(ids: list[int], length: int) -> Iterator[list[int]]:
 
 MOST_NATS = 700.0
 """Mean loss beyond which a perplexity is no number."""
-
-STATES_AT_ONCE = 1024
-"""States whose logits are held at once."""
-
-
-def _losses(model: Transformer, states: torch.Tensor, labels: torch.Tensor) -> Iterator[torch.Tensor]:
-    for part, wanted in zip(states.split(STATES_AT_ONCE), labels.split(STATES_AT_ONCE), strict=True):
-        yield torch.nn.functional.cross_entropy(model.lm_head(part).float(), wanted, reduction="none")
-
 
 TOKENS_AT_ONCE = 4096
 """Of prompts that are read together: the mask of a pass grows with their number and with the square of their length."""
@@ -219,18 +212,23 @@ def table_lines(figures: Record) -> list[str]:
     lines = [
         f"Perplexity of the same {figures['num_tokens']} tokens by window; trained at {figures['training_length']}.",
         "",
-        "| technique | " + " | ".join(lengths) + " |",
-        "|---|" + "---|" * len(lengths),
+        *table(
+            ["technique", *lengths],
+            (
+                [shown(name), *(f"{by_length[length]:.2f}" for length in lengths)]
+                for name, by_length in figures["perplexity"].items()
+            ),
+        ),
     ]
-    for name, by_length in figures["perplexity"].items():
-        lines.append(f"| {shown(name)} | " + " | ".join(f"{by_length[length]:.2f}" for length in lengths) + " |")
     if "passkeys" in figures:
-        depths = " | ".join(f"{length} at {depth:.0%}" for length in lengths for depth in DEPTHS)
-        lines += ["", "Pass keys found, percent, by length and depth.", "", f"| technique | {depths} |"]
-        lines.append("|---|" + "---|" * (len(lengths) * len(DEPTHS)))
-        for name, by_length in figures["passkeys"].items():
-            cells = [f"{100 * share:.0f}" for length in lengths for share in by_length[length]]
-            lines.append(f"| {shown(name)} | " + " | ".join(cells) + " |")
+        lines += ["", "Pass keys found, percent, by length and depth.", ""]
+        lines += table(
+            ["technique", *(f"{length} at {depth:.0%}" for length in lengths for depth in DEPTHS)],
+            (
+                [shown(name), *(f"{100 * share:.0f}" for length in lengths for share in by_length[length])]
+                for name, by_length in figures["passkeys"].items()
+            ),
+        )
     return lines
 
 

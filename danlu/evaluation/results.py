@@ -20,6 +20,7 @@ from danlu.evaluation.tasks.questions import Item
 from danlu.evaluation.tasks.safety import DECLINE
 from danlu.evaluation.tasks.sources import read_text
 from danlu.run.errors import UserError
+from danlu.run.markdown import table
 from danlu.run.metrics import read_jsonl
 
 Record = dict[str, Any]
@@ -141,18 +142,13 @@ def table_lines(figures: Record) -> list[str]:
     """The table's lines; a line of notes below where something was left out, or a share of replies has no answer."""
     tasks, model = figures["tasks"], Path(figures["model"])
     published = figures["published"].get("rows", {})
-    lines = [
-        "| model | " + " | ".join(f"{task['title']} ({task['num_shots']}-shot)" for task in tasks.values()) + " |",
-        "|---|" + "---|" * len(tasks),
-        f"| {f'{model.parent.name}/{model.name}'.removeprefix('/')} | "
-        + " | ".join(percent(task["score"], task["stderr"]) for task in tasks.values())
-        + " |",
-    ]
-    for name, scores in published.items():
+    name = f"{model.parent.name}/{model.name}".removeprefix("/")
+    rows = [[name, *(percent(task["score"], task["stderr"]) for task in tasks.values())]]
+    for other, scores in published.items():
         shown = [scores.get(task) for task in tasks]
         if any(value is not None for value in shown):
-            cells = ("–" if value is None else f"{value:.1f}" for value in shown)
-            lines.append(f"| {name} (published) | " + " | ".join(cells) + " |")
+            rows.append([f"{other} (published)", *("–" if value is None else f"{value:.1f}" for value in shown)])
+    lines = table(["model", *(f"{task['title']} ({task['num_shots']}-shot)" for task in tasks.values())], rows)
     notes = [note for name, task in tasks.items() for note in _notes(name, task)]
     source = figures["published"].get("source")
     end = "Scores are means over questions, in percent."

@@ -16,6 +16,7 @@ import torch
 from danlu.inference.config import SamplingConfig
 from danlu.inference.sampling import draw
 from danlu.inference.text_stream import TextStream
+from danlu.model.hf_config import dtype_name
 from danlu.model.transformer import Context, Transformer, cache_for
 from danlu.run.errors import UserError
 from danlu.run.seeds import derive_seed
@@ -29,7 +30,7 @@ class NotFinite(UserError):
 
     def __init__(self, rows: list[int], dtype: torch.dtype, where: str) -> None:
         super().__init__(
-            f"the model's numbers are not finite in {str(dtype).removeprefix('torch.')}, first in {where}",
+            f"the model's numbers are not finite in {dtype_name(dtype)}, first in {where}",
             mend="Load it in float32 or bfloat16",
         )
         self.rows = rows
@@ -50,8 +51,6 @@ class Sequence:
 
     prompt_ids: list[int]
     generator: torch.Generator
-    alpha: float = 1.0
-    """Of the rotary angles, by the prompt's length where the model is extended so."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     stop_ids: frozenset[int] = frozenset()
     """Ids that end this row, which are no part of its text."""
@@ -208,7 +207,6 @@ class Engine:
             self.rows[row] = Sequence(
                 prompt_ids=prompts[place // copies],
                 generator=self._generator(sampling.seed, is_own=bool(samplings)),
-                alpha=self.alpha(len(prompts[place // copies])),
                 sampling=sampling,
                 stop_ids=row_stop_ids,
                 text=TextStream(self.tokenizer, sampling.stop) if self.tokenizer else None,
@@ -234,9 +232,8 @@ class Engine:
 
     def _alpha(self, sequence: Sequence) -> float:
         """The alpha of a row's next pass: its prompt's, or of what it has grown to."""
-        if not self.model.config.extension.dynamic_ntk_per_step:
-            return sequence.alpha
-        return self.alpha(len(sequence.prompt_ids) + len(sequence.output_ids))
+        grows = self.model.config.extension.dynamic_ntk_per_step
+        return self.alpha(len(sequence.prompt_ids) + (len(sequence.output_ids) if grows else 0))
 
     def check(self, prompt_ids: list[int]) -> None:
         """UserError for a prompt that is empty or leaves no room for a token."""

@@ -10,7 +10,7 @@ from danlu.inference.extend import extended
 from danlu.model.checkpoint import check_vocabulary, load_model
 from danlu.model.transformer import Transformer
 from danlu.run.device import pick_device
-from danlu.run.errors import UserError
+from danlu.run.errors import UserError, first_line
 from danlu.run.folder import say
 from danlu.tokenizer.bpe import Tokenizer
 from danlu.tokenizer.formats import has_vocabulary, is_gguf
@@ -50,8 +50,7 @@ def found(path: Path) -> Path:
     try:
         return Path(snapshot_download(str(path), allow_patterns=HUB_FILES))
     except Exception as error:  # Whatever the hub's client raises: no network, no such model, a gate.
-        reason = str(error).strip().split("\n")[0][:200]
-        raise UserError(f"no such folder, and not to be had from the hub: {reason}", where=path) from error
+        raise UserError(f"no such folder, and not to be had from the hub: {first_line(error)}", where=path) from error
 
 
 def check_same_tokenizer(reward_model: Path, model: Path, tokenizer: Tokenizer) -> None:

@@ -14,6 +14,7 @@ import torch
 from danlu.model.checkpoint import check_vocabulary, hf_tensors, load_model, save_model, save_tensors, stored_dtype
 from danlu.model.config import ModelConfig
 from danlu.model.gguf_file import PLAIN, QUANTIZATIONS, write_gguf
+from danlu.model.hf_config import dtype_name
 from danlu.model.qwen_v1 import qwen_v1_config, qwen_v1_generation, qwen_v1_tensors
 from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
@@ -26,7 +27,7 @@ from danlu.tokenizer.special import IM_END, special_tokens
 
 Layout = Literal["hf", "qwen-v1", "gguf"]
 
-NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in PLAIN.values()}
+NAMES = {dtype_name(dtype): dtype for dtype in PLAIN.values()}
 """What a folder's weights may be."""
 
 
@@ -58,9 +59,7 @@ def convert(
     check_vocabulary(source, model, tokenizer)
     for name, tensor in hf_tensors(model).items():
         if not tensor.isfinite().all():
-            raise UserError(
-                f"`{name}` has numbers that {str(dtype).removeprefix('torch.')} does not hold", where=source
-            )
+            raise UserError(f"`{name}` has numbers that {dtype_name(dtype)} does not hold", where=source)
     ends, pad = list(tokenizer.stop_ids), tokenizer.end_of_text_id
     if layout == "hf":
         save_model(out, model, source, ends, pad)

@@ -10,6 +10,7 @@ import torch
 
 from danlu.model.config import ModelConfig
 from danlu.model.transformer import Transformer
+from danlu.run.markdown import table
 
 TRAINING_BYTES = 16
 """Of a parameter in training: weight, gradient and AdamW's two means, float32 each."""
@@ -73,8 +74,4 @@ def description_lines(descriptions: Sequence[Description]) -> list[str]:
         ("training, a token", [f"{each.train_flops / 1e9:.3g} GFLOP" for each in descriptions]),
         ("generating, a token", [f"{each.decode_flops / 1e9:.3g} GFLOP" for each in descriptions]),
     ]
-    return [
-        "| | " + " | ".join(each.name for each in descriptions) + " |",
-        "|---|" + "---|" * len(descriptions),
-        *(f"| {what} | " + " | ".join(values) + " |" for what, values in rows),
-    ]
+    return table(["", *(each.name for each in descriptions)], ([what, *values] for what, values in rows))

@@ -271,7 +271,6 @@ def _paired(config: ModelConfig, name: str, tensor: Tensor) -> Tensor:
 def _add_config(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
     extension = config.extension
     plain = ContextExtension(training_length=extension.training_length)
-    betas = {"yarn_beta_fast": extension.yarn_beta_fast, "yarn_beta_slow": extension.yarn_beta_slow}
     yarn = replace(
         plain,
         yarn_factor=extension.yarn_factor,
@@ -299,5 +298,5 @@ def _add_config(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
     writer.add_rope_scaling_type(gguf.RopeScalingType.YARN if is_yarn else gguf.RopeScalingType.LINEAR)
     writer.add_rope_scaling_factor(extension.yarn_factor if is_yarn else extension.interpolation)
     writer.add_rope_scaling_orig_ctx_len(config.training_length)
-    for name, value in betas.items() if is_yarn else ():
-        writer.add_float32(f"{writer.arch}.rope.scaling.{name}", value)
+    for name in ("yarn_beta_fast", "yarn_beta_slow") if is_yarn else ():
+        writer.add_float32(f"{writer.arch}.rope.scaling.{name}", getattr(extension, name))

@@ -69,9 +69,14 @@ def hf_config(
         "bos_token_id": None,
         "eos_token_id": end_ids,
         "pad_token_id": pad_id,
-        "torch_dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": dtype_name(dtype),
         **labels,
     }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As config.json and people write it: `bfloat16`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def config_values(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from danlu.model.config import ModelConfig
+from danlu.model.hf_config import dtype_name
 from danlu.model.stored_tensors import QwenV1Tensors
 from danlu.run.errors import UserError
 
@@ -53,7 +54,7 @@ def qwen_v1_config(config: ModelConfig, dtype: torch.dtype, pad_id: int) -> dict
         "tie_word_embeddings": config.tie_word_embeddings,
         "tokenizer_class": "QWenTokenizer",
         "pad_token_id": pad_id,
-        "torch_dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": dtype_name(dtype),
     }
 
 

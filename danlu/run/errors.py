@@ -3,6 +3,11 @@
 from pathlib import Path
 
 
+def first_line(error: Exception) -> str:
+    """What a library's error says, short enough for one line of ours."""
+    return str(error).strip().split("\n")[0][:200]
+
+
 class UserError(Exception):
     """A mistake the user can mend. The command line prints it as one line and exits with status 1.
 

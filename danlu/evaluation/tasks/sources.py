@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from danlu.run.errors import UserError
+from danlu.run.errors import UserError, first_line
 
 Record = dict[str, Any]
 
@@ -81,9 +81,8 @@ def from_hub(path: str, name: str | None, split: str) -> Iterator[Record]:
     try:
         yield from (dict(record) for record in datasets.load_dataset(path, name, split=split))
     except Exception as error:  # Whatever the hub's client raises: no network, no such set, a gate.
-        reason = str(error).strip().split("\n")[0][:200]
         raise UserError(
-            f"cannot be had from the hub: {reason}", where=path, mend="Give a folder with --data"
+            f"cannot be had from the hub: {first_line(error)}", where=path, mend="Give a folder with --data"
         ) from error
 
 
