@@ -51,7 +51,8 @@ class ModelConfig:
     """Whether the output projection is the embedding; untied in the recipe."""
 
     initializer_range: float = 0.02
-    """Standard deviation of the initial weights."""
+    """Standard deviation of the initial weights; of the projections that add to the residual stream, this divided by
+    sqrt(2 x num_hidden_layers)."""
 
     extension: ContextExtension = field(default_factory=ContextExtension)
     """How more is read than the model was trained on."""

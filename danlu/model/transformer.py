@@ -7,6 +7,7 @@ Q, K and V are one matrix, gate and up another: one product instead of three and
 under Hugging Face's names (`checkpoint.py`).
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -160,10 +161,17 @@ class Backbone(nn.Module):
         self.rotary = RotaryTables(config)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw all matrices from a normal distribution of `initializer_range`; biases 0, norms 1."""
+        """Draw all matrices from a normal distribution of `initializer_range`; biases 0, norms 1.
+
+        What is added to the residual stream is narrower by sqrt(2 x layers), so that the stream begins as wide however
+        many layers add to it (Radford et al. 2019, section 2.3).
+        """
+        width = self.config.initializer_range
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
-                nn.init.normal_(parameter, std=self.config.initializer_range, generator=generator)
+                adds = name.endswith(("o_proj.weight", "down_proj.weight"))
+                std = width / math.sqrt(2 * self.config.num_hidden_layers) if adds else width
+                nn.init.normal_(parameter, std=std, generator=generator)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
             else:
