@@ -39,6 +39,6 @@ def test_what_all_layers_add_to_the_stream_hardly_grows_with_their_number() -> N
         model.norm = torch.nn.Identity()  # type: ignore[assignment]
         with torch.no_grad():
             added.append((model.hidden_states(ids) - model.embed_tokens(ids)).std().item())
-    # Equal deviations would make it sqrt(32 / 2) = 4 times. (It grows a little: what layers add makes tokens more alike,
-    # and the mean over them that attention takes is the larger for it.)
+    # Equal deviations would make it sqrt(32 / 2) = 4 times. (It grows a little: what layers add makes tokens more
+    # alike, and the mean over them that attention takes is the larger for it.)
     assert added[1] < 2 * added[0]
