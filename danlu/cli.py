@@ -172,9 +172,10 @@ def call(name: str, rest: list[str]) -> None:
     if verb.table is None:
         work(config)
         return
+    from danlu.recipe import with_models
     from danlu.run.folder import run_stage
 
-    print(run_stage(verb.table, config, work))
+    print(run_stage(verb.table, with_models(config), work))
 
 
 def read_config(name: str, verb: Verb, rest: list[str]) -> Any:

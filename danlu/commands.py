@@ -190,9 +190,9 @@ class ModelInfo:
 
 def model_info(config: ModelInfo) -> None:
     """Print the table. Of a recipe at its sequence length, else at what the model reads."""
-    from danlu.inference.load import found
     from danlu.model.checkpoint import config_of
     from danlu.model.describe import describe, description_lines
+    from danlu.model.place import found
     from danlu.training.pretrain import padded_vocabulary
 
     if not config.sources:
@@ -237,8 +237,8 @@ class Convert:
 def convert_model(config: Convert) -> None:
     """Say what was written, and what otherwise than asked for."""
     from danlu.inference.extend import extended
-    from danlu.inference.load import found
     from danlu.model.convert import convert
+    from danlu.model.place import found
 
     kept = convert(
         found(config.source), config.out, config.to, config.quantize, lambda own: extended(own, config.extend)

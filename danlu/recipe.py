@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from danlu.conversations.config import ComparisonsConfig, ConversationsConfig
 from danlu.corpus.config import CorpusConfig, FetchConfig
@@ -20,6 +20,8 @@ from danlu.run.recipe_file import read_recipe
 from danlu.tokenizer.config import TokenizerConfig, TokensConfig
 from danlu.training.config import DpoConfig, PmpConfig, PretrainConfig, RewardConfig, SftConfig
 from danlu.training.ppo_config import PpoConfig
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,16 @@ class Stage:
         module, function = self.function.split(":")
         work: Callable[[Any], Path] = getattr(import_module(module), function)
         return work
+
+
+def with_models(config: C) -> C:
+    """A stage's table whose models are here: one that it knows by its name on the hub (`Qwen/Qwen2.5-0.5B`) is fetched.
+    Raises UserError where that cannot be."""
+    from danlu.model.place import found, is_hub_name
+
+    named = {name: getattr(config, name, None) for name in ("model", "reward_model")}
+    absent = {name: path for name, path in named.items() if isinstance(path, Path) and is_hub_name(path)}
+    return dataclasses.replace(config, **{name: found(path) for name, path in absent.items()})  # type: ignore[type-var]
 
 
 STAGES = (

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from danlu.corpus.config import CorpusConfig
-from danlu.recipe import STAGES, Recipe, Stage
+from danlu.recipe import STAGES, Recipe, Stage, with_models
 from danlu.run.errors import UserError
 from danlu.run.folder import is_complete, locked, run_stage, say
 
@@ -16,7 +16,7 @@ def run_recipe(recipe: Recipe, out: Path, only: tuple[str, ...] = ()) -> Path:
     with locked(out):
         for number, stage in enumerate(stages, start=1):
             say(f"[{number}/{len(stages)}] {stage.name}")
-            run_stage(stage.name, stage.config(recipe, out), stage.work())
+            run_stage(stage.name, with_models(stage.config(recipe, out)), stage.work())
         return write_report(out, [stage.name for stage in STAGES], recipe.report)
 
 

@@ -76,8 +76,8 @@ MISTAKES = [
     Mistake(
         "reference is the policy itself",
         "training/ppo.py",
-        "reference = load_model(config.model, device=device)",
-        "reference = policy",
+        "policy = learner(reference, config.lora, config.seed, keeps_model=True)",
+        "policy = reference",
         (RUN,),
     ),
     # Places

@@ -4,8 +4,6 @@ reward models as `…ForSequenceClassification` with one label. Read in that lay
 In and out: `config.json`, `generation_config.json`, `model.safetensors`, and the tokenizer's files beside them.
 """
 
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,13 +12,13 @@ from types import ModuleType
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from danlu.model.config import ModelConfig
 from danlu.model.hf_config import CAUSAL, SCALAR, hf_config, is_qwen_v1, is_reward_model, read_config
-from danlu.model.stored_tensors import QwenV1Tensors, StoredTensors, check, open_tensors
+from danlu.model.lora import add_adapter
+from danlu.model.place import base_of, is_adapter, tokenizer_place
+from danlu.model.stored_tensors import QwenV1Tensors, StoredTensors, check, open_tensors, save_tensors
 from danlu.model.transformer import Backbone, ScalarModel, Transformer
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
@@ -34,14 +32,12 @@ B = TypeVar("B", bound=Backbone)
 def hf_tensors(model: Backbone) -> dict[str, Tensor]:
     """The weights under Hugging Face's names; Q, K, V and gate, up apart. Views where possible, no copies."""
     config, tensors = model.config, {}
-    query, kv = config.num_attention_heads * config.head_size, config.num_key_value_heads * config.head_size
     for name, tensor in model.state_dict().items():
-        if ".qkv_proj." in name:
-            for part, piece in zip("qkv", tensor.split((query, kv, kv)), strict=True):
-                tensors["model." + name.replace("qkv_proj", f"{part}_proj")] = piece
-        elif ".gate_up_proj." in name:
-            for part, piece in zip(("gate", "up"), tensor.chunk(2), strict=True):
-                tensors["model." + name.replace("gate_up_proj", f"{part}_proj")] = piece
+        *_, matrix, kind = ("", *name.split("."))
+        if matrix in config.projections:
+            parts = config.projections[matrix]
+            for part, piece in zip(parts, tensor.split(tuple(parts.values())), strict=True):
+                tensors["model." + name.replace(f"{matrix}.{kind}", f"{part}.{kind}")] = piece
         elif name == "score.weight":
             tensors[name] = tensor
         elif name == "lm_head.weight":
@@ -71,22 +67,7 @@ def save_model(
         save_tensors(tensors, aside / "model.safetensors")
         if tokenizer_folder:
             # Loaded and written again, so that a folder with one form of a tokenizer becomes one with all forms.
-            Tokenizer.load(tokenizer_folder).save(aside)
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file. Raises OSError, as every other way of writing does, where the disk is full or fails."""
-    path.touch()
-    mode = path.stat().st_mode
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-        # The library leaves a file that only its owner may read, whatever the user's mask says.
-        path.chmod(mode)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if not number:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+            Tokenizer.load(tokenizer_place(tokenizer_folder)).save(aside)
 
 
 def leave_extension_out(model: Backbone, folder: Path) -> None:
@@ -123,9 +104,11 @@ def load_reward_model(
     return _load(folder, ScalarModel, dtype, device)
 
 
-def load_with_new_score(folder: Path, generator: torch.Generator, device: str | torch.device = "cpu") -> ScalarModel:
+def load_with_new_score(
+    folder: Path, generator: torch.Generator, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
+) -> ScalarModel:
     """The blocks of the language model in `folder` under a head for one number, drawn from `generator`."""
-    model = _load(folder, ScalarModel, None, device, without=("score.weight",))
+    model = _load(folder, ScalarModel, dtype, device, without=("score.weight",))
     # Scores begin with a deviation of about 1: the states they are taken from have a mean square of about 1.
     weight = torch.randn(model.score.weight.shape, generator=generator) * model.config.hidden_size**-0.5
     with torch.no_grad():
@@ -141,6 +124,12 @@ def _load(
     without: tuple[str, ...] = (),
 ) -> B:
     """A model of class `kind` with the tensors in `folder`; those named in `without` are left as memory had them."""
+    if is_adapter(folder):
+        # A head for one number comes with the adapter: what it was trained on had none, or another.
+        head = ("score.weight",) if kind is ScalarModel else ()
+        model = _load(base_of(folder), kind, dtype, device, without=(*without, *head))
+        add_adapter(hf_tensors(model), folder, needs=set(head) - set(without))
+        return model
     config = config_of(folder)
     with torch.device("meta"):
         model = kind(config)
@@ -160,12 +149,14 @@ def _load(
 
 
 def config_of(path: Path) -> ModelConfig:
-    """The shape of the model in a folder or a GGUF file."""
+    """The shape of the model in a folder or a GGUF file; of an adapter that of its base."""
+    path = base_of(path)
     return _gguf().read_gguf_config(path) if is_gguf(path) else read_config(path)
 
 
 def stored_dtype(path: Path) -> torch.dtype:
     """How the weights of the model in a folder or a GGUF file are held: float32 where they differ, which holds all."""
+    path = base_of(path)
     config = config_of(path)
     with torch.device("meta"):
         wanted = set(hf_tensors(Transformer(config)))

@@ -6,6 +6,9 @@ from typing import Literal
 
 from danlu.model.extension import ContextExtension
 
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""A block's matrices under Hugging Face's names."""
+
 Family = Literal["Qwen2", "Qwen3", "Llama"]
 
 
@@ -94,6 +97,18 @@ class ModelConfig:
     def head_size(self) -> int:
         """Width of one head."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def projections(self) -> dict[str, dict[str, int]]:
+        """The matrices of a block by their names here: the projections that each holds, under Hugging Face's names and
+        in order, with the outputs of each."""
+        query, kv = self.num_attention_heads * self.head_size, self.num_key_value_heads * self.head_size
+        return {
+            "qkv_proj": {"q_proj": query, "k_proj": kv, "v_proj": kv},
+            "o_proj": {"o_proj": self.hidden_size},
+            "gate_up_proj": {"gate_proj": self.intermediate_size, "up_proj": self.intermediate_size},
+            "down_proj": {"down_proj": self.hidden_size},
+        }
 
     @property
     def training_length(self) -> int:

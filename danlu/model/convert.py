@@ -11,11 +11,13 @@ from typing import Literal
 
 import torch
 
-from danlu.model.checkpoint import check_vocabulary, hf_tensors, load_model, save_model, save_tensors, stored_dtype
+from danlu.model.checkpoint import check_vocabulary, hf_tensors, load_model, save_model, stored_dtype
 from danlu.model.config import ModelConfig
 from danlu.model.gguf_file import PLAIN, QUANTIZATIONS, write_gguf
 from danlu.model.hf_config import dtype_name
+from danlu.model.place import tokenizer_place
 from danlu.model.qwen_v1 import qwen_v1_config, qwen_v1_generation, qwen_v1_tensors
+from danlu.model.stored_tensors import save_tensors
 from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
@@ -52,7 +54,7 @@ def convert(
         raise UserError(f"{kind!r} is no way to hold weights of {layout}", mend=f"There are {', '.join(known)}")
     if layout == "gguf" and out.suffix != GGUF_SUFFIX:
         raise UserError("a GGUF file's name ends in .gguf", where=out)
-    tokenizer = Tokenizer.load(source)
+    tokenizer = Tokenizer.load(tokenizer_place(source))
     dtype = NAMES.get(kind or "", stored_dtype(source))
     model = load_model(source, dtype=dtype)
     model.extend(adapt(model.config))

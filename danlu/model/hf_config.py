@@ -3,7 +3,6 @@
 A setting that changes what a model computes and that we do not know is refused, never ignored.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,16 @@ import torch
 
 from danlu.model.config import Family, ModelConfig
 from danlu.model.extension import ContextExtension
+from danlu.model.place import adapter_values, is_adapter
 from danlu.run.errors import UserError
+from danlu.run.files import read_object
 from danlu.tokenizer.formats import is_gguf
 
 CAUSAL, SCALAR = "ForCausalLM", "ForSequenceClassification"
 """What Hugging Face calls a language model, and one with a number for a head, behind the family's name."""
+
+SCALAR_TASK = "SEQ_CLS"
+"""What PEFT calls the task of the latter."""
 
 FAMILIES: dict[str, Family] = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
 """By `model_type`."""
@@ -84,20 +88,16 @@ def config_values(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError("no config.json here, so this is not a model folder", where=folder)
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"not valid JSON: {error}", where=path) from error
-    if not isinstance(values, dict):
-        raise UserError(f"not an object: {values!r:.40}", where=path)
-    return values
+    return read_object(path)
 
 
 def is_reward_model(folder: Path) -> bool:
-    """Whether `folder` says that it holds a model with one number for a head; a GGUF file never does. Raises UserError
-    as `read_config`."""
+    """Whether `folder` says that it holds a model with one number for a head, or an adapter that makes one; a GGUF file
+    never does. Raises UserError as `read_config`."""
     if is_gguf(folder):
         return False
+    if is_adapter(folder):
+        return adapter_values(folder).get("task_type") == SCALAR_TASK
     return any(str(name).endswith(SCALAR) for name in config_values(folder).get("architectures") or ())
 
 

@@ -1,10 +1,11 @@
 """Tensors of a model folder under Hugging Face's names, one after the other: safetensors in one file or several, in
-Hugging Face's layout or in that of the published Qwen v1.
+Hugging Face's layout or in that of the published Qwen v1; and written.
 
 What is there is known from the files' heads, before memory is taken for any of it.
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from danlu.run.errors import UserError
@@ -67,10 +69,7 @@ def open_tensors(folder: Path) -> Iterator[SafeTensors]:
         files: dict[str, Any] = {}
         paths: dict[str, Path] = {}
         for path in sorted(set(places.values())):
-            try:
-                opened = stack.enter_context(safe_open(path, framework="pt"))
-            except SafetensorError as error:
-                raise UserError(f"not a whole safetensors file: {error}", where=path) from error
+            opened = stack.enter_context(_opened(path))
             held = set(opened.keys())
             wanted = {name for name, place in places.items() if place == path} - {""}
             if missing := sorted(wanted - held):
@@ -78,6 +77,38 @@ def open_tensors(folder: Path) -> Iterator[SafeTensors]:
             files.update(dict.fromkeys(wanted or held, opened))
             paths.update(dict.fromkeys(wanted or held, path))
         yield SafeTensors(files, paths)
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[SafeTensors]:
+    """The tensors of one file while inside. Raises UserError where it is absent or cut off."""
+    if not path.is_file():
+        raise UserError("no such file", where=path)
+    with _opened(path) as opened:
+        names = opened.keys()
+        yield SafeTensors(dict.fromkeys(names, opened), dict.fromkeys(names, path))
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise UserError(f"not a whole safetensors file: {error}", where=path) from error
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file. Raises OSError, as every other way of writing does, where the disk is full or fails."""
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+        # The library leaves a file that only its owner may read, whatever the user's mask says.
+        path.chmod(mode)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if not number:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _places(folder: Path) -> dict[str, Path]:

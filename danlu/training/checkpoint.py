@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from danlu.model.checkpoint import save_tensors
+from danlu.model.stored_tensors import save_tensors
 from danlu.run.errors import UserError
 from danlu.run.files import publish, write_json
 
@@ -33,7 +33,7 @@ def save_checkpoint(
         shutil.rmtree(half)
     with publish(folder / f"step-{step:08d}") as aside:
         aside.mkdir()
-        weights = {name: parameter.detach().cpu().contiguous() for name, parameter in model.named_parameters()}
+        weights = {name: parameter.detach().cpu().contiguous() for name, parameter in _learning(model).items()}
         save_tensors(weights, aside / "model.safetensors")
         tensors, scalars = _flatten(optimizers)
         save_tensors(tensors, aside / "optimizer.safetensors")
@@ -60,7 +60,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
     except (OSError, ValueError, SafetensorError) as error:
         mend = "Remove this checkpoint; the run goes on from the one before"
         raise UserError(f"this checkpoint cannot be read ({error})", where=newest, mend=mend) from error
-    wanted = dict(model.named_parameters())
+    wanted = _learning(model)
     for name in sorted(wanted.keys() | weights.keys()):
         if name not in wanted or name not in weights or wanted[name].shape != weights[name].shape:
             raise _does_not_fit(newest, name)
@@ -69,6 +69,11 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizers: list[torch.optim
             parameter.copy_(weights[name])
     _restore(optimizers, tensors, state["optimizer_scalars"], newest)
     return state
+
+
+def _learning(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that training moves; others are those of the model that the stage began with."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _flatten(optimizers: list[torch.optim.Optimizer]) -> tuple[dict[str, Tensor], dict[str, float]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from danlu.model.config import ModelConfig
+from danlu.training.lora_config import LoraConfig
 from danlu.training.optimizer_config import OptimizerConfig
 
 
@@ -151,6 +152,9 @@ class SftConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW's numbers, clipping."""
 
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Adapters in place of all weights."""
+
     dropout: float = 0.1
     """Dropout while training (recipe section 7)."""
 
@@ -164,6 +168,7 @@ class SftConfig:
     """`cpu`, `cuda`, `cuda:1`; None to find it."""
 
     def __post_init__(self) -> None:
+        self.lora.check(self.optimizer)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
         if not 0 <= self.decay_share <= 1:
@@ -234,11 +239,15 @@ class RewardConfig(ComparisonDataConfig):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW's numbers, clipping."""
 
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Adapters in place of all weights."""
+
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`; None to find it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.lora.check(self.optimizer)
         if not 0 <= self.centre_coef < float("inf"):
             raise ValueError(f"centre_coef must be a number from 0 upwards, not {self.centre_coef}")
 
@@ -284,10 +293,14 @@ class DpoConfig(ComparisonDataConfig):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW's numbers, clipping."""
 
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Adapters in place of all weights."""
+
     device: str | None = None
     """`cpu`, `cuda`, `cuda:1`; None to find it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.lora.check(self.optimizer)
         if not self.beta > 0:
             raise ValueError(f"beta must be positive, not {self.beta}")

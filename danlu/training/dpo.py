@@ -17,7 +17,7 @@ from torch import Tensor
 
 from danlu.inference.load import load_for_text
 from danlu.model.branches import BranchedRows, pack_groups
-from danlu.model.checkpoint import leave_extension_out, load_model, save_model
+from danlu.model.checkpoint import leave_extension_out
 from danlu.model.transformer import Transformer
 from danlu.run.device import pick_device
 from danlu.run.files import write_json
@@ -26,6 +26,7 @@ from danlu.training.comparison_data import EncodedComparisons, PairBatch, PairBa
 from danlu.training.config import DpoConfig
 from danlu.training.experience import response_logits
 from danlu.training.held_out import RightCount, read_comparison_data, training_figures
+from danlu.training.learner import learner, save_learnt
 from danlu.training.loop import Loop
 from danlu.training.optimizer import constant_factor, make_optimizers
 from danlu.training.ppo_math import token_logprobs
@@ -85,9 +86,9 @@ def dpo(config: DpoConfig) -> Path:
     step = config.step
 
     # Model
-    model, tokenizer = load_for_text(config.model, str(device))
-    leave_extension_out(model, config.model)
-    reference = load_model(config.model, device=device)
+    reference, tokenizer = load_for_text(config.model, str(device))
+    leave_extension_out(reference, config.model)
+    model = learner(reference, config.lora, step.seed, keeps_model=True)
     limit = min(step.sequence_length, model.config.max_position_embeddings)
 
     # Data
@@ -141,5 +142,4 @@ def dpo(config: DpoConfig) -> Path:
         config.out / "figures.json",
         {**training_figures(data, history), **figures["test"], "unseen": figures.get("unseen")},
     )
-    save_model(config.out / "model", model, config.model, list(tokenizer.stop_ids), tokenizer.end_of_text_id)
-    return config.out / "model"
+    return save_learnt(config, model, tokenizer)

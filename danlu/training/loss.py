@@ -40,7 +40,7 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, labels, rows_at_once, exponentiate):  # type: ignore[no-untyped-def]
-        needs_grad = hidden.requires_grad or weight.requires_grad
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         dtype = (
             torch.get_autocast_dtype(hidden.device.type)
             if torch.is_autocast_enabled(hidden.device.type)
@@ -49,9 +49,9 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
         narrow, matrix = hidden.to(dtype), weight.to(dtype)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         loss = torch.zeros((), dtype=wide, device=hidden.device)
-        # Without a gradient these stay unused views of nothing.
-        hidden_grad = torch.empty_like(narrow if needs_grad else narrow[:0])
-        weight_grad = torch.zeros_like(weight if needs_grad else weight[:0], dtype=wide)
+        # Of what needs no gradient these stay unused views of nothing.
+        hidden_grad = torch.empty_like(narrow if needs_hidden else narrow[:0])
+        weight_grad = torch.zeros_like(weight if needs_weight else weight[:0], dtype=wide)
         with torch.autocast(hidden.device.type, enabled=False):
             # One buffer for all pieces: fresh memory of this size would be mapped in anew, page by page, each time.
             buffer = narrow.new_empty(min(rows_at_once, len(narrow)), len(matrix))
@@ -61,27 +61,23 @@ class _ProjectedCrossEntropy(torch.autograd.Function):
                 chosen = logits.gather(1, target).to(wide)[:, 0]
                 log_total, total = exponentiate(logits)
                 loss += (log_total - chosen).sum()
-                if needs_grad:
+                if needs_hidden or needs_weight:
                     share = (1 / total[:, None]).to(dtype)
                     # (`scatter_add_` would pass over the whole piece.)
                     logits.scatter_(1, target, logits.gather(1, target) - total[:, None].to(dtype))
-                    hidden_grad[start : start + rows_at_once] = (logits @ matrix) * share
-                    weight_grad += logits.T @ (rows * share)
-        if needs_grad:
-            ctx.save_for_backward(hidden_grad, weight_grad)
-            ctx.dtypes = hidden.dtype, weight.dtype
+                    if needs_hidden:
+                        hidden_grad[start : start + rows_at_once] = (logits @ matrix) * share
+                    if needs_weight:
+                        weight_grad += logits.T @ (rows * share)
+        ctx.save_for_backward(hidden_grad if needs_hidden else None, weight_grad if needs_weight else None)
+        ctx.dtypes = hidden.dtype, weight.dtype
         return loss
 
     @staticmethod
     def backward(ctx, loss_grad):  # type: ignore[no-untyped-def]
-        hidden_grad, weight_grad = ctx.saved_tensors
-        return (
-            (hidden_grad * loss_grad).to(ctx.dtypes[0]),
-            (weight_grad * loss_grad).to(ctx.dtypes[1]),
-            None,
-            None,
-            None,
-        )
+        own = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        grads = [None if grad is None else (grad * loss_grad).to(dtype) for grad, dtype in own]
+        return (*grads, None, None, None)
 
 
 def cross_entropy_sum(

@@ -17,13 +17,15 @@ GAINS = "gains"
 def make_optimizers(
     model: nn.Module, config: OptimizerConfig, *, gains_apart: bool = False
 ) -> list[torch.optim.Optimizer]:
-    """AdamW over all parameters, or Muon over the matrices of the blocks and AdamW over the rest.
+    """AdamW over all parameters that learn, or Muon over the matrices of the blocks and AdamW over the rest.
 
     With `gains_apart` the weights of the norms are AdamW's last group, named `GAINS`, so that they can have a rate of
     their own.
     """
     matrices, hidden, plain, gains = [], [], [], []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if gains_apart and name.endswith("norm.weight"):
             gains.append(parameter)
         elif parameter.dim() < 2 or name.startswith("embed_tokens"):

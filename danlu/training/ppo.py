@@ -29,7 +29,7 @@ from torch import nn
 
 from danlu.inference.load import check_same_tokenizer, load_for_text
 from danlu.inference.room import prompts_with_room
-from danlu.model.checkpoint import leave_extension_out, load_model, load_reward_model, save_model
+from danlu.model.checkpoint import leave_extension_out, load_reward_model
 from danlu.run.device import pick_device
 from danlu.run.errors import UserError
 from danlu.run.files import write_json
@@ -39,6 +39,7 @@ from danlu.run.seeds import derive_seed
 from danlu.tokenizer.bpe import Tokenizer
 from danlu.tokenizer.shards import TokenShards
 from danlu.training.experience import Experience, Models, gather_experience, roll_out
+from danlu.training.learner import learner, save_learnt
 from danlu.training.loader import Batches, Prefetched, StreamRows
 from danlu.training.loop import count_skipped, drive
 from danlu.training.optimizer import make_optimizers
@@ -253,11 +254,12 @@ def ppo(config: PpoConfig, observe: Observe | None = None) -> Path:
     compiled = compile_or_say_why(config.compile, device)
 
     # Models
-    policy, tokenizer = load_for_text(config.model, str(device))
-    leave_extension_out(policy, config.model)
+    reference, tokenizer = load_for_text(config.model, str(device))
+    leave_extension_out(reference, config.model)
     check_same_tokenizer(config.reward_model, config.model, tokenizer)
-    reference = load_model(config.model, device=device)
-    value_model, reward_model = (load_reward_model(config.reward_model, device=device) for _ in range(2))
+    reward_model = load_reward_model(config.reward_model, device=device)
+    policy = learner(reference, config.lora, config.seed, keeps_model=True)
+    value_model = learner(reward_model, config.lora, derive_seed(config.seed, "value model"), keeps_model=True)
     limit = min(policy.config.max_position_embeddings, reward_model.config.max_position_embeddings)
     if config.sequence_length > limit:
         raise UserError(
@@ -310,8 +312,7 @@ def ppo(config: PpoConfig, observe: Observe | None = None) -> Path:
             * config.minibatches * config.epochs,
         },
     )  # fmt: skip
-    save_model(config.out / "model", policy, config.model, list(tokenizer.stop_ids), tokenizer.end_of_text_id)
-    return config.out / "model"
+    return save_learnt(config, policy, tokenizer)
 
 
 def before_and_after(history: list[dict[str, float]], frozen_steps: int) -> dict[str, dict[str, float]]:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from danlu.training.lora_config import LoraConfig
 from danlu.training.optimizer_config import OptimizerConfig
 
 
@@ -87,6 +88,10 @@ class PpoConfig:
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW's numbers and clipping, for both models."""
+
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Adapters in place of all weights, for both models: policy and reference then share one set of weights, value and
+    reward model another."""
 
     kl_coef: float = 0.04
     """What a nat of log-probability above the reference's costs, per token, inside the reward (recipe section 9)."""
@@ -177,6 +182,10 @@ class PpoConfig:
             raise ValueError(
                 f"pretrain_batch_size {self.pretrain_batch_size} must be a multiple of micro_batch_size "
                 f"{self.micro_batch_size}, or smaller"
+            )
+        if self.lora.rank and self.gain_learning_rate is not None:
+            raise ValueError(
+                "gain_learning_rate: adapters leave the norms as they are; set lora.rank to 0, or leave it out"
             )
         if self.optimizer.name != "adamw":
             raise ValueError("PPO is written for AdamW: its two rates are AdamW's")

@@ -21,8 +21,9 @@ from torch import Tensor
 from danlu.conversations.preference_baselines import length_bias
 from danlu.inference.load import check_vocabulary
 from danlu.inference.score import score_groups
-from danlu.model.checkpoint import leave_extension_out, load_reward_model, load_with_new_score, save_model
+from danlu.model.checkpoint import leave_extension_out, load_reward_model, load_with_new_score
 from danlu.model.hf_config import is_reward_model
+from danlu.model.place import tokenizer_place
 from danlu.model.transformer import ScalarModel
 from danlu.run.device import pick_device
 from danlu.run.files import write_json
@@ -32,6 +33,7 @@ from danlu.tokenizer.bpe import Tokenizer
 from danlu.training.comparison_data import EncodedComparisons, PairBatch, PairBatches, PairSteps
 from danlu.training.config import RewardConfig
 from danlu.training.held_out import RightCount, read_comparison_data, training_figures
+from danlu.training.learner import learner, save_learnt
 from danlu.training.loop import Loop
 from danlu.training.optimizer import constant_factor, make_optimizers
 from danlu.training.preference_math import centring_loss_sum, pairwise_loss_sum
@@ -95,7 +97,7 @@ def reward(config: RewardConfig) -> Path:
     model = load_reward_model(config.model) if goes_on else load_with_new_score(config.model, generator)
     model.to(device)
     leave_extension_out(model, config.model)
-    tokenizer = Tokenizer.load(config.model)
+    tokenizer = Tokenizer.load(tokenizer_place(config.model))
     check_vocabulary(config.model, model, tokenizer)
     limit = min(step.sequence_length, model.config.max_position_embeddings)
 
@@ -117,6 +119,7 @@ def reward(config: RewardConfig) -> Path:
     before = {name: margins(model, part) for name, part in data.tests.items()} if goes_on else {}
 
     # Loop
+    model = learner(model, config.lora, step.seed)
     forward = Forward(model, compiled, step.bf16, step.checkpoint_activations)
     loss_function = PairLoss(model, forward, config.centre_coef)
     Loop(
@@ -150,5 +153,4 @@ def reward(config: RewardConfig) -> Path:
             "unseen": figures.get("unseen"),
         },
     )
-    save_model(config.out / "model", model, config.model, list(tokenizer.stop_ids), tokenizer.end_of_text_id)
-    return config.out / "model"
+    return save_learnt(config, model, tokenizer)

@@ -11,7 +11,7 @@ import numpy as np
 
 from danlu.conversations.records import SkippedRecord, count_malformed, read_conversations
 from danlu.inference.load import load_for_text
-from danlu.model.checkpoint import leave_extension_out, save_model
+from danlu.model.checkpoint import leave_extension_out
 from danlu.run.device import pick_device
 from danlu.run.errors import UserError
 from danlu.run.files import write_json
@@ -20,6 +20,7 @@ from danlu.run.metrics import read_jsonl
 from danlu.tokenizer.bpe import Tokenizer
 from danlu.tokenizer.chat import encode_conversation
 from danlu.training.config import SftConfig
+from danlu.training.learner import learner, save_learnt
 from danlu.training.loader import Batches, ConversationRows
 from danlu.training.loop import Loop
 from danlu.training.optimizer import constant_factor, make_optimizers
@@ -91,6 +92,7 @@ def sft(config: SftConfig) -> Path:
     batches = Batches(rows, step.batch_size, step.micro_batch_size)
 
     # Model
+    model = learner(model, config.lora, step.seed)
     model.set_dropout(config.dropout)
 
     # Optimiser
@@ -125,5 +127,4 @@ def sft(config: SftConfig) -> Path:
         "steps": max_steps,
     }
     write_json(config.out / "figures.json", figures)
-    save_model(config.out / "model", model, config.model, list(tokenizer.stop_ids), tokenizer.end_of_text_id)
-    return config.out / "model"
+    return save_learnt(config, model, tokenizer)
