@@ -1,31 +1,32 @@
-"""Tokens per second of our training step beside transformers' `Qwen2ForCausalLM`, on the same shape and data.
+"""Tokens per second and peak memory of our training step beside transformers' `Qwen2ForCausalLM`, on the same shape and
+data.
 
     python benchmarks/pretrain.py                               # a body of 6.4M, vocabulary 16k, length 512, CPU
     python benchmarks/pretrain.py --shape demo
+    python benchmarks/pretrain.py --shape 50m --json FILE
     python benchmarks/pretrain.py --device cuda --shape qwen-1.8b --micro-batch-size 8 --peer-micro-batch-size 4
 
 Both run forward, loss, backward, clipping and a fused AdamW step in BF16 autocast under `torch.compile`, over the same
-token ids. On a CPU pairs are interleaved, on a GPU each side has it to itself; the median of each and of the pairwise
-ratio are printed as JSON, with the GEMM peak measured in the same run. Needs the `peers` extra.
+token ids, each in a process of its own. On a CPU they take turns, on a GPU each has it to itself; the median of each
+and of the ratio of a round's turns are told, with the GEMM peak measured in the same run. Needs the `peers` extra.
 """
 
-import dataclasses
-import gc
-import json
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import tyro
+from side_by_side import Process, Side, report, settings_of, take_turns
 
 from danlu.model.config import ModelConfig
+from danlu.model.hf_config import CAUSAL, hf_config
 from danlu.model.transformer import Transformer
-from danlu.run.device import gemm_peak_flops
+from danlu.run.device import gemm_peak_flops, keep_freed_memory
 from danlu.training.optimizer import make_optimizers, set_learning_rate
 from danlu.training.optimizer_config import OptimizerConfig
 from danlu.training.step import Forward, LossFunction, MicroBatch, accumulate_gradients, clip_and_step
@@ -36,6 +37,8 @@ SHAPES = {
                           num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=512), 512, 4),
     "demo": (ModelConfig(vocab_size=4096, hidden_size=192, intermediate_size=512, num_hidden_layers=4,
                          num_attention_heads=3, num_key_value_heads=3, max_position_embeddings=256), 256, 16),
+    "50m": (ModelConfig(vocab_size=16_384, hidden_size=512, intermediate_size=1408, num_hidden_layers=16,
+                        num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=512), 512, 4),
     "qwen-1.8b": (ModelConfig(vocab_size=151_936, hidden_size=2048, intermediate_size=5504, num_hidden_layers=24,
                               num_attention_heads=16, num_key_value_heads=16, max_position_embeddings=2048), 2048, 8),
 }  # fmt: skip
@@ -45,7 +48,7 @@ SHAPES = {
 class Benchmark:
     """What to measure."""
 
-    shape: Literal["small", "demo", "qwen-1.8b"] = "small"
+    shape: Literal["small", "demo", "50m", "qwen-1.8b"] = "small"
     """Model, length and micro-batch."""
 
     device: str = "cpu"
@@ -57,11 +60,14 @@ class Benchmark:
     peer_micro_batch_size: int | None = None
     """Rows in a step of the peer's; as ours when not given. Each may use the size at which it is fastest."""
 
-    pairs: int = 5
-    """Interleaved pairs."""
+    rounds: int = 5
+    """Turns of each side."""
 
     steps: int = 3
-    """Steps timed in one half of a pair."""
+    """Steps timed in a turn."""
+
+    json: Path | None = None
+    """File for the results, beside standard output."""
 
 
 def our_step(shape: ModelConfig, device: torch.device) -> Callable[[torch.Tensor], None]:
@@ -72,6 +78,8 @@ def our_step(shape: ModelConfig, device: torch.device) -> Callable[[torch.Tensor
     optimizers = make_optimizers(model, config)
     set_learning_rate(optimizers, config, 1e-4, 1.0)
     loss_function = LossFunction(model, Forward(model, compiled=True, bf16=True))
+
+    keep_freed_memory()
 
     def step(ids: torch.Tensor) -> None:
         accumulate_gradients(loss_function, [MicroBatch(input_ids=ids[:, :-1], labels=ids[:, 1:])])
@@ -84,12 +92,8 @@ def peer_step(shape: ModelConfig, device: torch.device) -> Callable[[torch.Tenso
     """A step of `Qwen2ForCausalLM` with its own loss, compiled whole."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    values = {
-        key: value
-        for key, value in dataclasses.asdict(shape).items()
-        if key not in ("rope_theta", "family", "extension")
-    }
-    model = Qwen2ForCausalLM(Qwen2Config(**values, use_cache=False)).to(device)
+    values = hf_config(shape, CAUSAL, torch.float32, [], None)
+    model = Qwen2ForCausalLM(Qwen2Config(**{**values, "use_cache": False})).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-4, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, fused=True
     )
@@ -108,80 +112,73 @@ def peer_step(shape: ModelConfig, device: torch.device) -> Callable[[torch.Tenso
     return step
 
 
-def seconds_per_step(step: Callable[[torch.Tensor], None], ids: torch.Tensor, steps: int) -> float:
-    """Mean time of `steps` steps."""
-    if ids.device.type == "cuda":
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    for _ in range(steps):
+STEPS = {"ours": our_step, "peer": peer_step}
+
+WARM_UP = 2
+"""Steps before the first turn: kernels are built."""
+
+
+def work() -> None:
+    """One side, in a process of its own."""
+    side = Side()
+    job = side.job
+    shape, length, _ = SHAPES[job["shape"]]
+    device = torch.device(job["device"])
+    ids = torch.randint(shape.vocab_size, (job["rows"], length + 1), generator=torch.Generator().manual_seed(0))
+    ids, step = ids.to(device), STEPS[job["side"]](shape, device)
+    for _ in range(WARM_UP):
         step(ids)
-    if ids.device.type == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - started) / steps
-
-
-Step = Callable[[torch.Tensor], None]
-Sides = dict[str, tuple[Callable[[ModelConfig, torch.device], Step], torch.Tensor]]
-"""What makes a side's step, and the ids of its batch."""
-
-
-def ready(name: str, make: Callable[[ModelConfig, torch.device], Step], shape: ModelConfig, ids: torch.Tensor) -> Step:
-    """A side's step, compiled and warm."""
-    print(f"compiling {name} …", file=sys.stderr)
-    step = make(shape, ids.device)
-    seconds_per_step(step, ids, 2)
-    return step
-
-
-def tokens_per_second(config: Benchmark, step: Step, ids: torch.Tensor) -> float:
-    return (ids.numel() - len(ids)) / seconds_per_step(step, ids, config.steps)
-
-
-def interleaved(config: Benchmark, shape: ModelConfig, sides: Sides) -> dict[str, list[float]]:
-    """Ours, peer, ours, peer, …: what else the machine does meets both."""
-    steps = {name: ready(name, make, shape, ids) for name, (make, ids) in sides.items()}
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(config.pairs):
-        for name, step in steps.items():
-            rates[name].append(tokens_per_second(config, step, sides[name][1]))
-    return rates
-
-
-def one_after_the_other(config: Benchmark, shape: ModelConfig, sides: Sides) -> dict[str, list[float]]:
-    """Each side with the whole card, which does nothing else: two models of this size do not fit at once."""
-    rates = {}
-    for name, (make, ids) in sides.items():
-        step = ready(name, make, shape, ids)
-        rates[name] = [tokens_per_second(config, step, ids) for _ in range(config.pairs)]
-        del step
-        torch._dynamo.reset()
-        gc.collect()
-        torch.cuda.empty_cache()
-    return rates
+    side.ready(torch.get_num_threads())
+    while True:
+        step(ids)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        side.step_done(gpu_memory=torch.cuda.max_memory_allocated() if device.type == "cuda" else 0)
 
 
 def main(config: Benchmark) -> None:
-    """Measure and print one JSON object."""
+    """Measure and tell one JSON object."""
     shape, length, micro_batch = SHAPES[config.shape]
     device = torch.device(config.device)
-    rows = config.micro_batch_size or micro_batch
-    peer_rows = config.peer_micro_batch_size or rows
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, shape.vocab_size, (max(rows, peer_rows), length + 1), generator=generator).to(device)
-    sides = {"ours": (our_step, ids[:rows]), "peer": (peer_step, ids[:peer_rows])}
-    rates = (interleaved if device.type == "cpu" else one_after_the_other)(config, shape, sides)
-    peak = gemm_peak_flops(device)
+    ours = config.micro_batch_size or micro_batch
+    rows = {"ours": ours, "peer": config.peer_micro_batch_size or ours}
+    jobs = {
+        side: {"side": side, "shape": config.shape, "device": config.device, "rows": rows[side], "steps": config.steps}
+        for side in STEPS
+    }
+
+    def started(side: str) -> Process:
+        return Process(side, sys.executable, Path(__file__), jobs[side])
+
+    if device.type == "cpu":
+        turns = take_turns([started(side) for side in STEPS], config.rounds)
+    else:
+        # Two models of this size do not fit beside each other.
+        turns = {side: take_turns([started(side)], config.rounds)[side] for side in STEPS}
+    rates = {
+        side: [rows[side] * length * config.steps / turn["seconds"] for turn in own] for side, own in turns.items()
+    }
     ratios = [mine / other for mine, other in zip(rates["ours"], rates["peer"], strict=True)]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    medians = {key: statistics.median(values) for key, values in rates.items()}
-    flops = shape.train_flops_per_token(length)
-    print(json.dumps({
-        "shape": config.shape, "device": name, "threads": torch.get_num_threads(), "torch": torch.__version__,
+    peak, flops = gemm_peak_flops(device), shape.train_flops_per_token(length)
+    medians = {side: statistics.median(values) for side, values in rates.items()}
+    report({
+        **settings_of(config),
+        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "threads": torch.get_num_threads(), "torch": torch.__version__,
         "body_parameters": shape.num_matmul_parameters - shape.vocab_size * shape.hidden_size,
         "tokens_per_s": medians, "ratio": statistics.median(ratios), "ratios": ratios,
-        "gemm_peak_gflops": peak / 1e9, "mfu": {key: value * flops / peak for key, value in medians.items()},
-    }, indent=2))  # fmt: skip
+        "gemm_peak_gflops": peak / 1e9, "mfu": {side: value * flops / peak for side, value in medians.items()},
+        "peak_memory_mb": {side: most_memory(own) / 2**20 for side, own in turns.items()},
+    }, config.json)  # fmt: skip
+
+
+def most_memory(turns: list[dict[str, Any]]) -> float:
+    """Bytes held at most: of the GPU where there is one, else of the process."""
+    return max(max(step["gpu_memory"] for step in turn["steps"]) or turn["peak_memory"] for turn in turns)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Benchmark))
+    if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
+        work()
+    else:
+        main(tyro.cli(Benchmark))

@@ -22,7 +22,7 @@ from danlu.evaluation.config import LongContextConfig
 from danlu.inference.config import SamplingConfig
 from danlu.inference.engine import NotFinite, generate_batch
 from danlu.inference.extend import extended
-from danlu.inference.load import open_model
+from danlu.inference.load import load_for_text
 from danlu.model.config import ModelConfig
 from danlu.model.transformer import Transformer
 from danlu.run.errors import UserError
@@ -44,7 +44,8 @@ DEPTHS = tuple(place / 4 for place in range(5))
 
 def long_context(config: LongContextConfig) -> Path:
     """Measure; the folder of results. Raises UserError for a text that is shorter than the longest length."""
-    model, tokenizer = open_model(config.model, config)
+    # Not as a verb that only answers: the loss is taken with the head's own weights.
+    model, tokenizer = load_for_text(config.model, config.device, getattr(torch, config.dtype), config.extend)
     own = model.config
     # A model may be measured below its length, as if that were what it was trained on: `--extend training_length=…`.
     trained = own.training_length

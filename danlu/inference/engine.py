@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from danlu.inference.config import SamplingConfig
-from danlu.inference.sampling import draw
+from danlu.inference.sampling import are_finite, draw
 from danlu.inference.text_stream import TextStream
 from danlu.model.hf_config import dtype_name
 from danlu.model.transformer import Context, Transformer, cache_for
@@ -303,7 +303,7 @@ class Engine:
         """Draw a token for each of the rows and note it; a last state (D) of `ends` is that of `copies` rows. Raises
         NotFinite before anything is drawn."""
         logits = self.model.lm_head(ends)[:, : self.vocab_size].repeat_interleave(copies, 0)  # (B, V)
-        finite = torch.isfinite(logits).all(-1).tolist()
+        finite = are_finite(logits).tolist()
         if not all(finite):
             broken = [row for row, is_finite in zip(rows, finite, strict=True) if not is_finite]
             self.cache.clear(broken)

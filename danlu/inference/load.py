@@ -8,6 +8,7 @@ import torch
 from danlu.inference.config import OpenConfig
 from danlu.inference.extend import extended
 from danlu.model.checkpoint import check_vocabulary, load_model
+from danlu.model.linear import pack
 from danlu.model.place import found, tokenizer_place
 from danlu.model.transformer import Transformer
 from danlu.run.device import pick_device
@@ -44,8 +45,10 @@ def check_same_tokenizer(reward_model: Path, model: Path, tokenizer: Tokenizer) 
 
 
 def open_model(path: Path, how: OpenConfig) -> tuple[Transformer, Tokenizer]:
-    """As `load_for_text`, by the values of a verb."""
-    return load_for_text(path, how.device, getattr(torch, how.dtype), how.extend)
+    """As `load_for_text`, by the values of a verb that only answers: the model cannot be trained or saved."""
+    model, tokenizer = load_for_text(path, how.device, getattr(torch, how.dtype), how.extend)
+    pack(model)
+    return model, tokenizer
 
 
 def load_for_text(

@@ -57,12 +57,14 @@ class Attention(nn.Module):
     def forward(self, hidden: Tensor, rotary: Rotary, masks: "Masks", context: "Context | None") -> Tensor:
         B, T, _ = hidden.shape
         heads = self.qkv_proj(hidden).view(B, T, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
-        query, key, value = heads.split((self.heads, self.kv_heads, self.kv_heads), dim=1)  # (B, H or K, T, E)
+        turning, value = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=1)  # (B, H + K or K, T, E)
         if self.q_norm and self.k_norm:
-            query, key = self.q_norm(query), self.k_norm(key)
-        query = apply_rotary(query, rotary.cos, rotary.sin)
-        if context is None or context.key_rotary is None:
-            key = apply_rotary(key, rotary.cos, rotary.sin)
+            query, key = turning.split((self.heads, self.kv_heads), dim=1)
+            turning = torch.cat((self.q_norm(query), self.k_norm(key)), dim=1)
+        turned = apply_rotary(turning, rotary.cos, rotary.sin)
+        query, key = turned.split((self.heads, self.kv_heads), dim=1)  # (B, H or K, T, E)
+        if context is not None and context.key_rotary is not None:
+            key = turning[:, self.heads :]  # The cache holds keys that are not turned yet.
         if rotary.query_scale is not None:
             query = (query * rotary.query_scale).to(query.dtype)
         if context is not None:
