@@ -33,11 +33,25 @@ def open_gguf(path: Path) -> gguf.GGUFReader:
     return _opened(path, state.st_mtime_ns, state.st_size)
 
 
+class _Reader(gguf.GGUFReader):
+    """The package's reader, that says which tensor is of a type it does not know."""
+
+    def _build_tensors(self, start_offs: int, fields: list[gguf.ReaderField]) -> None:
+        known = {kind.value for kind in gguf.GGMLQuantizationType}
+        for field in fields:
+            _, _, _, _, kind, _ = field.parts  # Length of the name, name, number of sizes, sizes, type, place.
+            if int(kind[0]) not in known:
+                raise UserError(f"the tensor `{field.name}` is of type {int(kind[0])}, which cannot be read")
+        super()._build_tensors(start_offs, fields)
+
+
 @lru_cache(maxsize=1)
 def _opened(path: Path, changed: int, size: int) -> gguf.GGUFReader:
     # The package takes seconds for a large vocabulary; a model, its configuration and its tokenizer are one file.
     try:
-        return gguf.GGUFReader(path)
+        return _Reader(path)
+    except UserError as error:
+        raise UserError(error.what, where=path) from error
     except Exception as error:  # Whatever its arithmetic on foreign bytes comes to.
         raise UserError(f"not a whole GGUF file: {error}", where=path, mend="Get the file anew") from error
 

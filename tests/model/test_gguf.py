@@ -1,6 +1,8 @@
 """GGUF: what is written comes back bit by bit, quantised weights are what the package's arithmetic gives (M10, M12)."""
 
+import base64
 import dataclasses
+import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -113,6 +115,8 @@ def test_rows_that_hold_no_whole_block_are_kept_and_named(folder: MakeFolder, tm
     assert (kinds["blk.0.attn_norm.weight"], kinds["blk.0.attn_q.bias"]) == ("F32", "F32")
 
 
+BLOCKS = Path(__file__).parents[1] / "golden" / "gguf_blocks.json"
+
 K_QUANTS = ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "F16", "BF16", "F32"]
 
 
@@ -121,18 +125,24 @@ def test_every_type_is_read_as_the_package_reads_it(
     folder: MakeFolder, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = folder(hidden_size=256, intermediate_size=256, num_attention_heads=8)
-    own, name = gguf.GGMLQuantizationType[kind], "model.layers.0.mlp.down_proj.weight"
+    own = gguf.GGMLQuantizationType[kind]
     _, num_bytes = gguf.GGML_QUANT_SIZES[own]
     # The package has no way to make K-quants: bytes that happen to be small numbers.
     block = gguf.GGML_QUANT_SIZES[own][0]
     data = np.random.default_rng(1).integers(0, 60, (256, 256 // block * num_bytes), dtype=np.uint8)
-    config, tensors = load_model(source).config, hf_tensors(load_model(source))
-    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "qwen2")
+    read = with_tensor(tmp_path / "m.gguf", source, data, own)
+    assert np.array_equal(read, np.asarray(gguf.quants.dequantize(data, own), dtype=np.float32), equal_nan=True)
+
+
+def with_tensor(path: Path, source: Path, data: np.ndarray, own: gguf.GGMLQuantizationType) -> np.ndarray:
+    """A file of the model in `source` with `data` in place of one of its tensors, and what is read of that."""
     from danlu.model import gguf_file
 
-    gguf_file._add_config(writer, config)
-    for each, tensor in tensors.items():
-        if each == name:
+    model = load_model(source)
+    writer = gguf.GGUFWriter(path, "qwen2")
+    gguf_file._add_config(writer, model.config)
+    for each, tensor in hf_tensors(model).items():
+        if each == "model.layers.0.mlp.down_proj.weight":
             writer.add_tensor(gguf_name(each), data, raw_dtype=own)
         else:
             writer.add_tensor(gguf_name(each), tensor.detach().float().contiguous().numpy())
@@ -140,8 +150,21 @@ def test_every_type_is_read_as_the_package_reads_it(
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    read = load_model(tmp_path / "m.gguf").layers[0].mlp.down_proj.weight.detach().numpy()
-    assert np.array_equal(read, np.asarray(gguf.quants.dequantize(data, own), dtype=np.float32), equal_nan=True)
+    return load_model(path).layers[0].mlp.down_proj.weight.detach().numpy()
+
+
+@pytest.mark.parametrize("kind", json.loads(BLOCKS.read_text(encoding="utf-8")).keys())
+def test_every_quantised_type_gives_the_numbers_that_llama_cpp_s_own_code_gives(
+    folder: MakeFolder, tmp_path: Path, kind: str
+) -> None:
+    stored = json.loads(BLOCKS.read_text(encoding="utf-8"))[kind]
+    blocks = np.frombuffer(base64.b64decode(stored["blocks"]), dtype=np.uint8)
+    values = np.frombuffer(base64.b64decode(stored["values"]), dtype=np.float32)
+    # One row of weights, over and over.
+    source, own = folder(hidden_size=32, intermediate_size=len(values)), gguf.GGMLQuantizationType[kind]
+    read = with_tensor(tmp_path / "m.gguf", source, np.tile(blocks, (32, 1)), own)
+    assert np.array_equal(read, np.tile(values, (32, 1)))
+    assert np.abs(values).max() > 0.05, "the numbers matter"
 
 
 def test_llamas_query_and_key_rows_are_kept_in_pairs(tiny_model: MakeModel) -> None:
@@ -296,10 +319,7 @@ def test_a_type_that_is_not_known_is_never_read_as_numbers(folder: MakeFolder, t
     data[place : place + 4] = int(number).to_bytes(4, "little")
     (tmp_path / "m.gguf").write_bytes(data)
     said = refusal(tmp_path / "m.gguf")
-    if number == 99:
-        assert "(99) is not a valid GGMLQuantizationType" in said
-    else:
-        assert "`blk.0.ffn_up.weight` is of type I8, which cannot be read" in said
+    assert f"`blk.0.ffn_up.weight` is of type {'99' if number == 99 else 'I8'}, which cannot be read" in said
 
 
 @pytest.mark.parametrize(
