@@ -31,7 +31,7 @@ B = TypeVar("B", bound=Backbone)
 
 def hf_tensors(model: Backbone) -> dict[str, Tensor]:
     """The weights under Hugging Face's names; Q, K, V and gate, up apart. Views where possible, no copies."""
-    config, tensors = model.config, {}
+    config, tensors = config_as_it_is(model), {}
     for name, tensor in model.state_dict().items():
         *_, matrix, kind = ("", *name.split("."))
         if matrix in config.projections:
@@ -48,6 +48,15 @@ def hf_tensors(model: Backbone) -> dict[str, Tensor]:
     return tensors
 
 
+def config_as_it_is(model: Backbone) -> ModelConfig:
+    """The configuration that says what the weights are: a head that was trained apart from the embedding, or a
+    vocabulary that has grown, may have come after `model.config` was written (M04)."""
+    config = replace(model.config, vocab_size=len(model.embed_tokens.weight))
+    if isinstance(model, Transformer):
+        config = replace(config, tie_word_embeddings=model.lm_head.weight is model.embed_tokens.weight)
+    return config
+
+
 def save_model(
     folder: Path, model: Backbone, tokenizer_folder: Path | None, end_ids: list[int], pad_id: int | None
 ) -> None:
@@ -56,7 +65,8 @@ def save_model(
         aside.mkdir()
         head = SCALAR if isinstance(model, ScalarModel) else CAUSAL
         write_json(
-            aside / "config.json", hf_config(model.config, head, next(model.parameters()).dtype, end_ids, pad_id)
+            aside / "config.json",
+            hf_config(config_as_it_is(model), head, next(model.parameters()).dtype, end_ids, pad_id),
         )
         if isinstance(model, Transformer):
             write_json(

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from danlu.model.checkpoint import check_vocabulary, hf_tensors, load_model, save_model, stored_dtype
+from danlu.model.checkpoint import check_vocabulary, config_as_it_is, hf_tensors, load_model, save_model, stored_dtype
 from danlu.model.config import ModelConfig
 from danlu.model.gguf_file import PLAIN, QUANTIZATIONS, write_gguf
 from danlu.model.hf_config import dtype_name
@@ -78,7 +78,7 @@ def _write_qwen_v1(out: Path, model: Transformer, tokenizer: Tokenizer, ends: li
     if vocabulary.special != special_tokens(len(vocabulary.ranks)):
         raise UserError("Qwen v1's code wants its own special tokens after the others", mend="Convert it to hf or gguf")
     dtype = next(model.parameters()).dtype
-    config = qwen_v1_config(model.config, dtype, pad)
+    config = qwen_v1_config(config_as_it_is(model), dtype, pad)
     with publish(out) as aside:
         aside.mkdir()
         write_json(aside / "config.json", config)
@@ -99,4 +99,6 @@ def _write_gguf(out: Path, name: str, model: Transformer, tokenizer: Tokenizer, 
         ProgressBar("gguf", total=len(tensors), unit="tensors") as bar,
         torch.no_grad(),
     ):
-        return write_gguf(aside, name, model.config, tensors, tokenizer.vocabulary, template, kind, bar.advance)
+        return write_gguf(
+            aside, name, config_as_it_is(model), tensors, tokenizer.vocabulary, template, kind, bar.advance
+        )

@@ -45,7 +45,8 @@ def describe(name: str, config: ModelConfig, sequence_length: int) -> Descriptio
     count = sum(parameter.numel() for parameter in model.parameters())
     heads = {"model.embed_tokens": model.embed_tokens.weight, "lm_head": model.lm_head.weight}
     embedding = sum({id(weight): weight.numel() for weight in heads.values()}.values())
-    keys = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_size
+    # A layer with a window keeps no more than that.
+    kept = sum(min(window or CACHE_TOKENS, CACHE_TOKENS) for window in config.layer_windows)
     # Queries against every key, and weights times every value: two multiplications and two additions of a head's width.
     attention = 4.0 * config.num_hidden_layers * config.num_attention_heads * config.head_size * sequence_length
     return Description(
@@ -54,7 +55,7 @@ def describe(name: str, config: ModelConfig, sequence_length: int) -> Descriptio
         num_embedding_parameters=embedding,
         bf16_bytes=2 * count,
         training_bytes=TRAINING_BYTES * count,
-        cache_bytes=2 * keys * CACHE_TOKENS,
+        cache_bytes=2 * 2 * config.num_key_value_heads * config.head_size * kept,
         sequence_length=sequence_length,
         train_flops=config.train_flops_per_token(sequence_length),
         decode_flops=2.0 * config.num_matmul_parameters + attention,

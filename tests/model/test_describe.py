@@ -8,7 +8,8 @@ import torch
 from danlu.cli import main
 from danlu.model.config import ModelConfig
 from danlu.model.describe import describe
-from danlu.model.transformer import Transformer
+from danlu.model.extension import ContextExtension
+from danlu.model.transformer import Transformer, cache_for
 from danlu.recipe import Recipe
 from danlu.run.recipe_file import read_recipe
 
@@ -36,6 +37,15 @@ def test_figures_are_those_of_a_model_that_is_there(tied: bool) -> None:
     assert found.num_embedding_parameters == 300 * 32 * (1 if tied else 2)
     assert found.bf16_bytes == sum(parameter.numel() for parameter in model.bfloat16().parameters()) * 2
     assert found.cache_bytes == 1024 * 2 * 2 * 2 * 8 * 2, "tokens, keys and values, layers, heads, width, bytes"
+
+
+def test_layers_with_a_window_cache_no_more_than_that() -> None:
+    config = ModelConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, extension=ContextExtension(windows=(256, 0)),
+    )  # fmt: skip
+    cache = cache_for(Transformer(config).bfloat16(), rows=1, slots=1024)
+    assert describe("m", config, 64).cache_bytes == pytest.approx(cache.num_bytes, rel=0.01)
 
 
 def test_decoding_takes_what_the_profiler_counts() -> None:

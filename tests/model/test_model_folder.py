@@ -51,6 +51,20 @@ def test_a_saved_model_computes_bit_for_bit_the_same(tiny_model: MakeModel, tmp_
     assert (again.lm_head.weight is again.embed_tokens.weight) is tied
 
 
+def test_a_head_that_was_trained_apart_and_a_vocabulary_that_has_grown_are_saved_as_they_are(
+    tiny_model: MakeModel, tmp_path: Path
+) -> None:
+    model = tiny_model(tie_word_embeddings=True)
+    before = model.config.vocab_size
+    grown = torch.cat((model.embed_tokens.weight, torch.randn(5, model.config.hidden_size))).detach()
+    model.embed_tokens.weight, model.lm_head.weight = (torch.nn.Parameter(each) for each in (grown, grown * 1.5))
+    save_model(tmp_path / "m", model, None, [1], 1)
+    again = load_model(tmp_path / "m")
+    assert (again.config.tie_word_embeddings, again.config.vocab_size) == (False, before + 5)
+    with torch.no_grad():
+        assert torch.equal(again(IDS + 5), model(IDS + 5))
+
+
 def test_the_door_load_gives_model_and_tokenizer(folder: Path, tiny_tokenizer: Tokenizer) -> None:
     model, tokenizer = danlu.load(folder, device="cpu")
     assert tokenizer is not None
