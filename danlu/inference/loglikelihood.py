@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from danlu.inference.engine import filled_up
+from danlu.inference.engine import NotFinite, filled_up
 from danlu.model.transformer import Context, Transformer, cache_for
 from danlu.run.errors import UserError
 
@@ -180,7 +180,8 @@ class _Reader:
                 chosen = logprobs[-len(tokens) :].gather(-1, at[:, None])
                 logprob = float(chosen.sum())
                 if not math.isfinite(logprob):
-                    raise UserError("the model's logits are not finite", mend="Load it in float32 or bfloat16")
+                    ids = torch.tensor([reading.ids], device=self.device)
+                    raise NotFinite([], states.dtype, self.model.first_not_finite(ids))
                 is_greedy = bool((best[-len(tokens) :] == at).all())
                 found.append((number, Likelihood(logprob, is_greedy)))
         return found

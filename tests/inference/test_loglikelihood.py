@@ -102,3 +102,11 @@ def test_a_request_longer_than_the_model_is_refused_not_cut(tiny_model: MakeMode
 def test_an_empty_side_is_an_error(tiny_model: MakeModel, request_: tuple[list[int], list[int]]) -> None:
     with pytest.raises(ValueError, match="need a token each"):
         found(tiny_model(), [request_])
+
+
+def test_numbers_that_half_precision_does_not_hold_name_layer_and_type(tiny_model: MakeModel) -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.layers[1].mlp.down_proj.weight *= 1e5
+    with pytest.raises(UserError, match="not finite in float16, first in layer 1"):
+        found(model.half(), [([3, 4], [5])])
