@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import tyro
-from side_by_side import Process, Side, peak_memory, report, settings_of, take_turns
+from side_by_side import Process, Side, forget_peak, peak_memory, report, settings_of, take_turns
 from torch import Tensor
 
 from danlu.run.device import keep_freed_memory
@@ -101,6 +101,7 @@ def work() -> None:
     weight = (torch.randn(VOCABULARY, job["hidden_size"], generator=generator) * 0.02).requires_grad_()
     labels = torch.randint(VOCABULARY, (job["tokens"],), generator=generator)
     loss_of = SIDES[job["side"]]()
+    forget_peak()
     before = peak_memory()
     with_gradients(loss_of, hidden, weight, labels)
     taken = peak_memory() - before

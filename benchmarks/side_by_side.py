@@ -56,6 +56,12 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def forget_peak() -> None:
+    """Let `peak_memory` begin anew at what is held now, where the system can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
 def versions() -> dict[str, str]:
     """What is installed here of the packages that matter."""
     found = {}

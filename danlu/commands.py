@@ -9,7 +9,7 @@ import tyro
 
 from danlu.evaluation.config import BenchmarksConfig, LongContextConfig, LongContextOptions
 from danlu.inference.config import OpenConfig, SamplingConfig
-from danlu.recipe import Recipe
+from danlu.recipe import Recipe, with_models
 from danlu.report.config import ReportConfig
 from danlu.run.errors import UserError
 from danlu.run.recipe_file import read_recipe
@@ -109,7 +109,7 @@ def evaluate(config: Evaluate) -> None:
     tasks = tuple(name for word in wanted.tasks for name in word.split(",") if name)
     if not tasks:
         raise UserError("names no benchmark", where="--tasks", mend="For example: --tasks mmlu,gsm8k")
-    wanted = replace(wanted, tasks=tasks, model=config.model or wanted.model)
+    wanted = with_models(replace(wanted, tasks=tasks, model=config.model or wanted.model))
     # Another model may answer at the same address.
     results = run_stage("benchmarks", wanted, benchmark, again=wanted.endpoint is not None)
     print((results / "table.md").read_text(encoding="utf-8"), end="")
@@ -144,7 +144,8 @@ def _evaluate_long_context(config: Evaluate) -> None:
         raise UserError(f"needs {missing}", where="danlu evaluate --long-context", mend="MODEL --text FILE")
     out = how.out if how.out != BenchmarksConfig.out else LongContextConfig.out
     shared = {name: getattr(how, name) for name in LONG_CONTEXT_SHARES} | {"model": model, "out": out}
-    results = run_stage("long-context", LongContextConfig(**{**vars(config.long), **shared}), long_context)
+    measured = with_models(LongContextConfig(**{**vars(config.long), **shared}))
+    results = run_stage("long-context", measured, long_context)
     print((results / "table.md").read_text(encoding="utf-8"), end="")
     print(f"Drawn: {write_long_context(out)}", file=sys.stderr)
 

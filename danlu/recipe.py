@@ -110,7 +110,7 @@ def with_models(config: C) -> C:
     Raises UserError where that cannot be."""
     from danlu.model.place import found, is_hub_name
 
-    named = {name: getattr(config, name, None) for name in ("model", "reward_model")}
+    named = {name: getattr(config, name, None) for name in ("model", "reward_model", "base", "aligned")}
     absent = {name: path for name, path in named.items() if isinstance(path, Path) and is_hub_name(path)}
     return dataclasses.replace(config, **{name: found(path) for name, path in absent.items()})  # type: ignore[type-var]
 

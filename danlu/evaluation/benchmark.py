@@ -24,6 +24,7 @@ from danlu.evaluation.results import published_rows, task_figures, write_items, 
 from danlu.evaluation.tasks.questions import Benchmark, Questions, spread
 from danlu.evaluation.tasks.registry import chosen_benchmarks
 from danlu.inference.load import open_model
+from danlu.model.place import tokenizer_place
 from danlu.run.errors import UserError
 from danlu.run.files import digest, publish, write_json
 from danlu.run.folder import say
@@ -88,9 +89,9 @@ def _model(config: BenchmarksConfig) -> tuple[Any, str]:
     from danlu.evaluation.harness.adapter import DanluLM
 
     assert config.model
-    model, tokenizer = open_model(config.model, config)
-    if config.chat and not has_chat_template(config.model):
+    if config.chat and not has_chat_template(tokenizer_place(config.model)):
         raise UserError("this model has no chat template", where=config.model, mend="Leave --chat out, or fine-tune it")
+    model, tokenizer = open_model(config.model, config)
     return DanluLM(model, tokenizer, config.model.name), str(config.model)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from danlu.model.config import ModelConfig
 from danlu.model.hf_config import CAUSAL, SCALAR, hf_config, is_qwen_v1, is_reward_model, read_config
 from danlu.model.lora import add_adapter
-from danlu.model.place import base_of, is_adapter, tokenizer_place
+from danlu.model.place import base_of, is_adapter, root_of, tokenizer_place
 from danlu.model.stored_tensors import QwenV1Tensors, StoredTensors, check, open_tensors, save_tensors
 from danlu.model.transformer import Backbone, ScalarModel, Transformer
 from danlu.run.errors import UserError
@@ -135,10 +135,11 @@ def _load(
 ) -> B:
     """A model of class `kind` with the tensors in `folder`; those named in `without` are left as memory had them."""
     if is_adapter(folder):
+        root_of(folder)  # Raises UserError for adapters that change one another.
         # A head for one number comes with the adapter: what it was trained on had none, or another.
         head = ("score.weight",) if kind is ScalarModel else ()
         model = _load(base_of(folder), kind, dtype, device, without=(*without, *head))
-        add_adapter(hf_tensors(model), folder, needs=set(head) - set(without))
+        add_adapter(hf_tensors(model), folder, set(head) - set(without), _may_be_left)
         return model
     config = config_of(folder)
     with torch.device("meta"):
@@ -160,13 +161,13 @@ def _load(
 
 def config_of(path: Path) -> ModelConfig:
     """The shape of the model in a folder or a GGUF file; of an adapter that of its base."""
-    path = base_of(path)
+    path = root_of(path)
     return _gguf().read_gguf_config(path) if is_gguf(path) else read_config(path)
 
 
 def stored_dtype(path: Path) -> torch.dtype:
     """How the weights of the model in a folder or a GGUF file are held: float32 where they differ, which holds all."""
-    path = base_of(path)
+    path = root_of(path)
     config = config_of(path)
     with torch.device("meta"):
         wanted = set(hf_tensors(Transformer(config)))

@@ -38,7 +38,8 @@ class Linear(nn.Linear):
         """
         if not torch.backends.mkldnn.enabled:
             return super().forward(hidden)
-        # For the whole process: what another thread computes meanwhile goes another way, to the same end.
+        # For the whole process: what another thread computes meanwhile goes another way, to the same end but for
+        # rounding.
         torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
         try:
             return super().forward(hidden)
@@ -97,7 +98,10 @@ def pack(model: nn.Module) -> None:
     """Put a float32 model's matrices into the order that a CPU reads them in; in bfloat16, where the plain order is the
     fastest for one row, and on a GPU it stays as it is. It answers as before, only faster, and cannot be trained or
     saved any more. A matrix that is two things at once, head and embedding, is held twice."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
+    # Modules that stay, and names alone of those that do not: each matrix goes when its packed form is there.
+    parents = [module for module in model.modules() if not isinstance(module, Linear)]
+    for parent in parents:
+        for name in [name for name, _ in parent.named_children()]:
+            child = getattr(parent, name)
             if isinstance(child, Linear) and child.weight.dtype == torch.float32 and child.suits_onednn(child.weight):
                 setattr(parent, name, PackedLinear(child))

@@ -10,7 +10,7 @@ merged in.
 import copy
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,27 +20,44 @@ from torch import Tensor, nn
 
 from danlu.model.hf_config import SCALAR_TASK
 from danlu.model.linear import Linear
-from danlu.model.place import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_values
+from danlu.model.place import ADAPTER_WEIGHTS, adapter_values, name_of
 from danlu.model.stored_tensors import StoredTensors, open_file, save_tensors
 from danlu.model.transformer import Backbone, ScalarModel
 from danlu.run.errors import UserError
-from danlu.run.files import publish, write_json
+from danlu.run.files import ADAPTER_CONFIG, publish, write_json
 
 B = TypeVar("B", bound=Backbone)
 
 PREFIX = "base_model.model."
 """What PEFT puts before the names of the model's own layout."""
 
-NOT_READ: dict[str, tuple[Any, ...]] = {
-    "peft_type": ("LORA",),
-    "bias": ("none", None),
-    "use_dora": (False, None),
-    "fan_in_fan_out": (False, None),
-    "alpha_pattern": ({}, None),
-    "layer_replication": ([], None),
-    "megatron_config": (None,),
+WHOLE = {name: name for name in ("score.weight", "lm_head.weight")} | {
+    "embed_tokens.weight": "model.embed_tokens.weight"
 }
-"""Settings of `adapter_config.json` that change what an adapter computes, with the values that we know."""
+"""What can learn whole beside adapters: our names, and Hugging Face's."""
+
+READ = {"lora_alpha", "use_rslora", "base_model_name_or_path", "task_type"}
+"""Settings of `adapter_config.json` that are read."""
+
+SAID_BY_TENSORS = {
+    "r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
+    "modules_to_save", "ensure_weight_tying",
+}  # fmt: skip
+"""Those whose outcome the tensors show."""
+
+OF_TRAINING = {
+    "lora_dropout", "inference_mode", "auto_mapping", "revision", "peft_version", "eva_config", "runtime_config",
+    "megatron_core", "qalora_group_size",
+}  # fmt: skip
+"""Those that change nothing about an adapter that is there, or say more of another setting."""
+
+UNDERSTOOD: dict[str, tuple[Any, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    # Others begin with a base that is not the one that is named.
+    "init_lora_weights": (True, "gaussian", "orthogonal", "eva"),
+}
+"""Those of which only some values are known. Any other setting must be off: it would change what is computed."""
 
 
 class Adapter(nn.Module):
@@ -94,9 +111,14 @@ class LoraLinear(Linear):
         return plain
 
 
-def adapted(model: B, targets: Sequence[str], rank: int, alpha: float, generator: torch.Generator) -> B:
+def adapted(
+    model: B, targets: Sequence[str], rank: int, alpha: float, generator: torch.Generator, whole: Sequence[str] = ()
+) -> B:
     """A model that shares the weights of `model`, which learn no more, and has new adapters for the projections
-    `targets`. A head for one number is a copy, and learns whole."""
+    `targets`. Modules in `whole` (`embed_tokens`, `lm_head`) are copies and learn whole, as a head for one number does
+    in any case. Raises ValueError where embedding and head are one matrix, which cannot be two."""
+    if whole and model.config.tie_word_embeddings:
+        raise ValueError("embedding and head of this model are one matrix, which adapters in PEFT's layout cannot hold")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     # Copied around its parameters, which are taken for copied already.
@@ -111,8 +133,9 @@ def adapted(model: B, targets: Sequence[str], rank: int, alpha: float, generator
         }
         if adapters:
             setattr(parent, name, LoraLinear(linear, parts, adapters))
-    if isinstance(result, ScalarModel):
-        result.score.weight = nn.Parameter(result.score.weight.detach().float().clone())
+    for name in ("score", *whole):
+        if isinstance(module := getattr(result, name, None), nn.Linear | nn.Embedding):
+            module.weight = nn.Parameter(module.weight.detach().clone())
     return result
 
 
@@ -137,29 +160,29 @@ def _projections(model: Backbone) -> Iterator[tuple[nn.Module, str, Linear]]:
 
 
 def adapter_tensors(model: Backbone) -> dict[str, Tensor]:
-    """What has been learnt under PEFT's names: the adapters, and a head for one number."""
-    tensors = {}
+    """What has been learnt under PEFT's names: the adapters, and what learns whole."""
+    tensors, learning = {}, {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for name, tensor in model.state_dict().items():
         if found := re.fullmatch(r"(layers\.\d+\.\w+)\.\w+\.adapters\.(\w+)\.(lora_[AB])", name):
             module, part, side = found.groups()
             tensors[f"{PREFIX}model.{module}.{part}.{side}.weight"] = tensor
-        elif name == "score.weight":
-            tensors[PREFIX + name] = tensor
+        elif name in WHOLE and name in learning:
+            tensors[PREFIX + WHOLE[name]] = tensor
     return tensors
 
 
 def save_adapter(folder: Path, model: Backbone, base: Path, targets: Sequence[str], rank: int, alpha: float) -> None:
     """Write what `adapted` has added to the model of `base` as a folder in PEFT's layout, whole or not at all."""
-    is_scalar = isinstance(model, ScalarModel)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_tensors(model).items()}
     values = {
         "peft_type": "LORA",
-        "task_type": SCALAR_TASK if is_scalar else "CAUSAL_LM",
-        "base_model_name_or_path": str(base.resolve()),
+        "task_type": SCALAR_TASK if isinstance(model, ScalarModel) else "CAUSAL_LM",
+        "base_model_name_or_path": name_of(base),
         "r": rank,
         "lora_alpha": alpha,
         "lora_dropout": 0.0,
         "target_modules": list(targets),
-        "modules_to_save": ["score"] if is_scalar else None,
+        "modules_to_save": [name.split(".")[-2] for name in tensors if ".lora_" not in name] or None,
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
@@ -168,22 +191,27 @@ def save_adapter(folder: Path, model: Backbone, base: Path, targets: Sequence[st
     with publish(folder) as aside:
         aside.mkdir()
         write_json(aside / ADAPTER_CONFIG, values)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_tensors(model).items()}
         save_tensors(tensors, aside / ADAPTER_WEIGHTS)
 
 
 @torch.no_grad()
-def add_adapter(places: Mapping[str, Tensor], folder: Path, needs: Collection[str] = ()) -> None:
+def add_adapter(
+    places: Mapping[str, Tensor],
+    folder: Path,
+    needs: Collection[str] = (),
+    may_be_left: Callable[[str], bool] = lambda name: False,
+) -> None:
     """Add the adapter in `folder`, in PEFT's layout, to a model's weights `places` (Hugging Face's names), and put the
-    tensors that it holds whole, those named in `needs` among them, in place of the model's. Raises UserError, before a
-    weight is changed, for what is not such an adapter or does not fit the model."""
+    tensors that it holds whole, those named in `needs` among them, in place of the model's. What it holds for a weight
+    that the model does not have is left where `may_be_left` says so. Raises UserError, before a weight is changed, for
+    what is not such an adapter or does not fit the model."""
     values = adapter_values(folder)
-    for name, known in NOT_READ.items():
-        if values.get(name) not in known:
+    for name in sorted(values.keys() - READ - SAID_BY_TENSORS - OF_TRAINING | {"peft_type"}):
+        if (value := values.get(name)) not in UNDERSTOOD.get(name, ()) and (value or name == "peft_type"):
             where = folder / ADAPTER_CONFIG
-            raise UserError(f"{name} is {values.get(name)!r}, which Danlu does not read", where=where)
+            raise UserError(f"{name} is {value!r:.60}, which Danlu does not read", where=where)
     with open_file(folder / ADAPTER_WEIGHTS) as stored:
-        pairs, whole = _sorted_out(stored, places, needs, folder)
+        pairs, whole = _sorted_out(stored, places, needs, may_be_left, folder)
         alpha = _alpha(values, folder)
         for name in pairs:
             low, up = (stored.get(_side(name, side)).to(places[name].device, torch.float32) for side in "AB")
@@ -199,17 +227,27 @@ def _side(name: str, side: str) -> str:
     return f"{PREFIX}{name.removesuffix('.weight')}.lora_{side}.weight"
 
 
+def _weight_of(name: str) -> str:
+    """The weight that a tensor of an adapter's file belongs to, under Hugging Face's name."""
+    return re.sub(r"\.lora_[AB]\.weight$", ".weight", name.removeprefix(PREFIX))
+
+
 def _sorted_out(
-    stored: StoredTensors, places: Mapping[str, Tensor], needs: Collection[str], folder: Path
+    stored: StoredTensors,
+    places: Mapping[str, Tensor],
+    needs: Collection[str],
+    may_be_left: Callable[[str], bool],
+    folder: Path,
 ) -> tuple[list[str], list[str]]:
     """The weights that an adapter changes, and those that it holds whole. UserError for a tensor that fits none."""
-    pairs = [name for name in places if _side(name, "A") in stored.names or _side(name, "B") in stored.names]
+    matrices = [name for name in places if places[name].dim() == 2]
+    pairs = [name for name in matrices if _side(name, "A") in stored.names or _side(name, "B") in stored.names]
     whole = [name for name in places if PREFIX + name in stored.names or name in needs]
     shapes = {PREFIX + name: tuple(places[name].shape) for name in whole}
     for name in pairs:
         out_features, in_features = places[name].shape
         low, up = _side(name, "A"), _side(name, "B")
-        rank = stored.shape(low)[0] if low in stored.names else 0
+        rank = max((1, *stored.shape(low)[:1])) if low in stored.names else 1
         shapes |= {low: (rank, in_features), up: (out_features, rank)}
     where = folder / ADAPTER_WEIGHTS
     if not shapes:
@@ -219,7 +257,8 @@ def _sorted_out(
             raise UserError(f"the tensor `{name}` is missing", where=where)
         if stored.shape(name) != shape:
             raise UserError(f"`{name}` is {stored.shape(name)}, its base asks for {shape}", where=where)
-    if extra := sorted(stored.names - shapes.keys()):
+    left = {name for name in stored.names - shapes.keys() if may_be_left(_weight_of(name))}
+    if extra := sorted(stored.names - shapes.keys() - left):
         raise UserError(f"its base has nothing that `{extra[0]}` belongs to", where=where)
     return pairs, whole
 

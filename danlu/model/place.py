@@ -4,19 +4,22 @@ names the model that it changes.
 In: a path as a person writes it. Out: the path of what holds the weights, or the tokenizer.
 """
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from danlu.run.errors import UserError, first_line
-from danlu.run.files import read_object
+from danlu.run.files import ADAPTER_CONFIG, read_object
 from danlu.run.folder import say
 from danlu.tokenizer.formats import has_vocabulary, is_gguf
+
+MODEL_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 HUB_FILES = ["*.json", "*.safetensors", "*.tiktoken", "*.jinja"]
 """What is fetched of a model: never code, never pickles."""
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-"""The files of PEFT's layout."""
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+"""Beside ADAPTER_CONFIG, in PEFT's layout."""
 
 
 def found(path: Path) -> Path:
@@ -28,13 +31,28 @@ def found(path: Path) -> Path:
         raise UserError("not a model folder and not a GGUF file", where=path)
     if not is_hub_name(path):
         raise UserError("no such model folder", where=path)
+    return _fetched(path)
+
+
+@lru_cache
+def _fetched(name: Path) -> Path:
+    """The folder of a model of the hub. Asked for once: weights and tokenizer are of one state of it."""
     from huggingface_hub import snapshot_download
 
-    say(f"{path}: no such folder here; looked for on the hub")
+    say(f"{name}: no such folder here; looked for on the hub")
     try:
-        return Path(snapshot_download(str(path), allow_patterns=HUB_FILES))
+        return Path(snapshot_download(str(name), allow_patterns=HUB_FILES))
     except Exception as error:  # Whatever the hub's client raises: no network, no such model, a gate.
-        raise UserError(f"no such folder, and not to be had from the hub: {first_line(error)}", where=path) from error
+        raise UserError(f"no such folder, and not to be had from the hub: {first_line(error)}", where=name) from error
+
+
+def name_of(path: Path) -> str:
+    """What to call a model so that it is found again: its name on the hub where it lies in the hub's cache, else its
+    whole path."""
+    path = path.resolve()
+    if path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):
+        return "/".join(path.parents[1].name.split("--")[1:])
+    return str(path)
 
 
 def is_hub_name(path: Path) -> bool:
@@ -44,25 +62,32 @@ def is_hub_name(path: Path) -> bool:
 
 def is_adapter(path: Path) -> bool:
     """Whether a folder holds an adapter alone, in place of a model."""
-    return (path / ADAPTER_CONFIG).is_file()
+    return (path / ADAPTER_CONFIG).is_file() and not any((path / name).is_file() for name in MODEL_WEIGHTS)
 
 
 def base_of(path: Path) -> Path:
-    """Where the weights are that an adapter changes; of a model the path itself. Raises UserError where the adapter
-    does not say so, or that is not to be found."""
-    if not is_adapter(path):
-        return path
+    """Where the model is that an adapter changes, which may be an adapter with its model itself. Raises UserError where
+    the adapter does not say so, or that is not to be found."""
     name = adapter_values(path).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         mend = "Write the path of the model that it was trained on"
         raise UserError("base_model_name_or_path is missing", where=path / ADAPTER_CONFIG, mend=mend)
     try:
-        base = found(Path(name))
+        return found(Path(name))
     except UserError as error:
         raise UserError(f"its base_model_name_or_path: {error}", where=path / ADAPTER_CONFIG) from error
-    if is_adapter(base):
-        raise UserError(f"its base, {base}, is an adapter too", where=path, mend="`danlu convert` that one to a folder")
-    return base
+
+
+def root_of(path: Path) -> Path:
+    """Where the weights are that an adapter changes in the end; of a model the path itself. Raises UserError as
+    `base_of`, and for adapters that change one another."""
+    seen: list[Path] = []
+    while is_adapter(path):
+        if path.resolve() in seen:
+            raise UserError("it names itself as its base", where=path / ADAPTER_CONFIG)
+        seen.append(path.resolve())
+        path = base_of(path)
+    return path
 
 
 def adapter_values(folder: Path) -> dict[str, Any]:
@@ -72,4 +97,7 @@ def adapter_values(folder: Path) -> dict[str, Any]:
 
 def tokenizer_place(path: Path) -> Path:
     """Where the tokenizer of a model lies: with an adapter, or else with its base."""
-    return path if not is_adapter(path) or has_vocabulary(path) else base_of(path)
+    root_of(path)
+    while is_adapter(path) and not has_vocabulary(path):
+        path = base_of(path)
+    return path

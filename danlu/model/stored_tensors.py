@@ -17,9 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from danlu.model.place import MODEL_WEIGHTS
 from danlu.run.errors import UserError
 
-WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+WHOLE, INDEX = MODEL_WEIGHTS
+PICKLED = "Its weights are pickles, which can run code: convert them to safetensors where they come from"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -83,7 +85,8 @@ def open_tensors(folder: Path) -> Iterator[SafeTensors]:
 def open_file(path: Path) -> Iterator[SafeTensors]:
     """The tensors of one file while inside. Raises UserError where it is absent or cut off."""
     if not path.is_file():
-        raise UserError("no such file", where=path)
+        is_pickled = path.with_suffix(".bin").is_file()
+        raise UserError("no such file", where=path, mend=PICKLED if is_pickled else None)
     with _opened(path) as opened:
         names = opened.keys()
         yield SafeTensors(dict.fromkeys(names, opened), dict.fromkeys(names, path))
@@ -119,7 +122,7 @@ def _places(folder: Path) -> dict[str, Path]:
     if not index.is_file():
         mend = f"A model folder holds config.json and {WHOLE} or {INDEX}"
         if any((folder / name).is_file() for name in PICKLES):
-            mend = "Its weights are pickles, which can run code: convert them to safetensors where they come from"
+            mend = PICKLED
         raise UserError("no such file", where=folder / WHOLE, mend=mend)
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]

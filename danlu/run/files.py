@@ -84,8 +84,13 @@ def write_json(path: Path, value: Any) -> None:
         aside.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""Says in a folder of PEFT's layout which model an adapter changes."""
+
+
 def digest(path: Path) -> str:
-    """sha256 of a file, or of the names and contents of all files below a folder."""
+    """sha256 of a file, or of the names and contents of all files below a folder; of an adapter with the model that it
+    changes, where that lies here."""
     if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -94,4 +99,8 @@ def digest(path: Path) -> str:
         if file.is_file():
             # `fsencode`: a name need not be UTF-8.
             total.update(os.fsencode(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n"))
+    if (path / ADAPTER_CONFIG).is_file():
+        base = Path(str(read_object(path / ADAPTER_CONFIG).get("base_model_name_or_path")))
+        if base.exists() and not path.resolve().is_relative_to(base.resolve()):
+            total.update(digest(base).encode())
     return total.hexdigest()

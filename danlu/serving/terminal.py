@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from danlu.inference.load import open_model
+from danlu.model.describe import describe
 from danlu.run.errors import UserError
 from danlu.serving.config import ChatConfig
 from danlu.serving.conversation import Conversation
@@ -45,7 +46,7 @@ def _open_session(config: ChatConfig) -> ChatSession:
         say=_say,
         conversation=Conversation(config.system),
     )
-    size = sum(parameter.numel() for parameter in model.parameters())
+    size = describe("", model.config, session.engine.limit).num_parameters
     _say(
         f"{config.model}: {size / 1e6:,.1f}M parameters, reads {session.engine.limit} tokens. "
         "/help shows the commands, /quit or Ctrl-D ends."

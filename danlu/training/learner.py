@@ -9,6 +9,7 @@ import torch
 from danlu.model.checkpoint import save_model
 from danlu.model.lora import adapted, merge, save_adapter
 from danlu.model.transformer import Backbone
+from danlu.run.errors import UserError
 from danlu.run.seeds import derive_seed
 from danlu.tokenizer.bpe import Tokenizer
 from danlu.training.lora_config import LoraConfig
@@ -32,7 +33,11 @@ def learner(model: B, lora: LoraConfig, seed: int, *, keeps_model: bool = False)
     either case, so that `model` stays what it was."""
     if lora.rank:
         generator = torch.Generator().manual_seed(derive_seed(seed, "adapters"))
-        return adapted(model, lora.target_modules, lora.rank, lora.alpha, generator)
+        whole = [name for name in lora.modules_to_save if hasattr(model, name)]  # A reward model has no such head.
+        try:
+            return adapted(model, lora.target_modules, lora.rank, lora.alpha, generator, whole)
+        except ValueError as error:
+            raise UserError(str(error), where="lora.modules_to_save", mend="Leave it out") from error
     return copy.deepcopy(model) if keeps_model else model
 
 

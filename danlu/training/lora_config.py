@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from danlu.model.config import PROJECTIONS
 from danlu.training.optimizer_config import OptimizerConfig
@@ -20,6 +21,10 @@ class LoraConfig:
 
     target_modules: tuple[str, ...] = PROJECTIONS
     """Projections with an adapter, of every block."""
+
+    modules_to_save: tuple[Literal["embed_tokens", "lm_head"], ...] = ()
+    """What learns whole beside adapters: a base model that has never seen ChatML's tokens needs both, or cannot tell a
+    turn's end. Not for a model whose embedding is its head."""
 
     def __post_init__(self) -> None:
         if self.rank < 0:

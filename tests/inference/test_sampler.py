@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from danlu.inference.sampling import sample, token_probabilities
+from danlu.inference.sampling import are_finite, nucleus, sample, token_probabilities
 from danlu.run.errors import UserError
 
 PROBABILITIES = [0.45, 0.30, 0.20, 0.05]
@@ -96,3 +96,17 @@ def test_logits_that_are_not_finite_are_refused(bad: float, temperature: float) 
     row = torch.tensor([[0.0, bad, 1.0]])
     with pytest.raises(UserError, match="not finite"):
         sample(row, temperature, 1.0, 0, [seeded(0)])
+
+
+def test_rows_that_are_not_finite_are_told_apart() -> None:
+    large = torch.full((4, 8), 3e38)
+    large[1, 3], large[2, 0] = float("nan"), float("-inf")
+    assert are_finite(large).tolist() == [True, False, False, True], "a sum that overflows is no number that does"
+    assert are_finite(large[:1].bfloat16()).tolist() == [True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_greedy_token_is_the_first_of_equal_ones(dtype: torch.dtype) -> None:
+    logits = torch.tensor([[0.0, 2.0, 2.0, 1.0], [5.0, 5.0, 5.0, 5.0]], dtype=dtype)
+    found = nucleus(logits, 0.0, 1.0, 1)
+    assert (found.ids.tolist(), found.probabilities.tolist()) == ([[1], [0]], [[1.0], [1.0]])

@@ -1,5 +1,6 @@
 """The products of a model that answers: as exact as PyTorch's own, whichever library makes them."""
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 
 from danlu.inference.config import SamplingConfig
 from danlu.inference.engine import generate_batch
+from danlu.model.attention import attend
 from danlu.model.linear import FEW_ROWS, Linear, PackedLinear, few_numbers, pack
 from danlu.model.transformer import Transformer
 
@@ -91,3 +93,28 @@ def test_a_packed_model_answers_the_same_and_only_float32_is_packed(tiny_model: 
     narrow = tiny_model().bfloat16()
     pack(narrow)
     assert not any(isinstance(module, PackedLinear) for module in narrow.modules())
+
+
+def test_packing_lets_each_matrix_go_before_the_next(tiny_model: Callable[..., Transformer]) -> None:
+    model = tiny_model()
+    matrices = [weakref.ref(module.weight) for module in model.modules() if isinstance(module, Linear)]
+    alive: list[int] = []
+    made = PackedLinear.__init__
+
+    def counting(packed: PackedLinear, linear: Linear) -> None:
+        alive.append(sum(matrix() is not None for matrix in matrices))
+        made(packed, linear)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PackedLinear, "__init__", counting)
+        pack(model)
+    assert alive == list(range(len(matrices), 0, -1))
+
+
+def test_one_query_of_heads_that_share_keys_is_as_pytorch_has_it() -> None:
+    generator = torch.Generator().manual_seed(5)
+    query, key, value = (torch.randn(3, heads, n, 16, generator=generator) for heads, n in ((6, 1), (2, 9), (2, 9)))
+    mask = torch.rand(3, 1, 1, 9, generator=generator) > 0.3
+    mask[..., 0] = True
+    wanted = F.scaled_dot_product_attention(query, key.repeat_interleave(3, 1), value.repeat_interleave(3, 1), mask)
+    torch.testing.assert_close(attend(query, key, value, mask), wanted, rtol=1e-5, atol=1e-6)

@@ -14,11 +14,14 @@ from safetensors.torch import load_file, save_file
 
 import danlu
 from danlu.cli import main
-from danlu.model.checkpoint import hf_tensors, load_model, load_reward_model, save_model
+from danlu.evaluation.benchmark import has_chat_template
+from danlu.model.checkpoint import hf_tensors, load_model, load_reward_model, load_with_new_score, save_model
 from danlu.model.config import PROJECTIONS
 from danlu.model.lora import LoraLinear, adapted, adapter_tensors, merge, save_adapter
+from danlu.model.place import name_of, tokenizer_place
 from danlu.model.transformer import Backbone, ScalarModel, Transformer
 from danlu.run.errors import UserError
+from danlu.run.files import digest
 from danlu.tokenizer.bpe import Tokenizer
 
 MakeModel = Callable[..., Transformer]
@@ -90,6 +93,24 @@ def test_peft_opens_what_was_saved_and_merges_it_to_the_same_bits(
     assert all(torch.equal(tensor, read[name]) for name, tensor in hf_tensors(model).items())
 
 
+def test_embedding_and_head_that_learn_whole_go_with_the_adapter(base: Path, tmp_path: Path) -> None:
+    plain = load_model(base)
+    before = plain.embed_tokens.weight.clone()
+    model = adapted(plain, SOME, 2, 4.0, torch.Generator().manual_seed(1), ["embed_tokens", "lm_head"]).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(plain.embed_tokens.weight, before), "the base has moved"
+    save_adapter(tmp_path / "adapter", model, base, SOME, 2, 4.0)
+    theirs = peft.PeftModel.from_pretrained(
+        transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "adapter"
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(IDS).logits, model(IDS), rtol=0, atol=2e-5)
+        torch.testing.assert_close(load_model(tmp_path / "adapter")(IDS), model(IDS), rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -134,6 +155,7 @@ def test_other_families(tiny_model: MakeModel, tmp_path: Path, shape: dict[str, 
     )
     with torch.no_grad():
         torch.testing.assert_close(theirs(IDS).logits, model(IDS), rtol=0, atol=2e-5)
+        torch.testing.assert_close(load_model(tmp_path / "adapter")(IDS), model(IDS), rtol=0, atol=2e-5)
 
 
 def test_a_reward_model_s_head_goes_with_its_adapter(
@@ -194,6 +216,10 @@ PART = "base_model.model.model.layers.0.self_attn.q_proj"
         (lambda values, _: values.update(peft_type="IA3"), "peft_type is 'IA3'"),
         (lambda values, _: values.update(alpha_pattern={"q_proj": 3}), "alpha_pattern is"),
         (lambda values, _: values.update(bias="all"), "bias is 'all'"),
+        (lambda values, _: values.update(init_lora_weights="pissa"), "init_lora_weights is 'pissa'"),
+        (lambda values, _: values.update(alora_invocation_tokens=[5]), "alora_invocation_tokens is"),
+        (lambda values, _: values.update(a_setting_to_come={"x": 1}), "a_setting_to_come is"),
+        (lambda values, _: values.pop("peft_type"), "peft_type is None"),
         (lambda values, _: values.update(lora_alpha=None), "lora_alpha must be a number"),
         (lambda _, tensors: tensors.pop(f"{PART}.lora_B.weight"), r"`.*q_proj\.lora_B\.weight` is missing"),
         (lambda _, tensors: tensors.pop(f"{PART}.lora_A.weight"), r"`.*q_proj\.lora_A\.weight` is missing"),
@@ -204,6 +230,17 @@ PART = "base_model.model.model.layers.0.self_attn.q_proj"
         (
             lambda _, tensors: tensors.update({f"{EMBEDDING}.lora_embedding_A": torch.ones(2, 2)}),
             f"its base has nothing that `{EMBEDDING}.lora_embedding_A` belongs to",
+        ),
+        (lambda _, tensors: tensors.update({f"{PART}.lora_A.weight": torch.ones(())}), r"is \(\), its base asks for"),
+        (
+            lambda _, tensors: tensors.update(
+                {f"{PART}.lora_A.weight": torch.ones(0, 32), f"{PART}.lora_B.weight": torch.ones(32, 0)}
+            ),
+            r"is \(0, 32\), its base asks for \(1, 32\)",
+        ),
+        (
+            lambda _, tensors: tensors.update({"base_model.model.model.norm.lora_A.weight": torch.ones(1, 32)}),
+            "its base has nothing that",
         ),
         (lambda _, tensors: tensors.clear() or tensors.update(other=torch.ones(2)), "holds no adapter"),
     ],
@@ -223,20 +260,77 @@ def test_what_is_no_adapter_of_its_base_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_an_adapter_without_weights_cut_short_or_on_another_adapter_is_refused(base: Path, tmp_path: Path) -> None:
+def test_an_adapter_without_weights_or_cut_short_is_refused(base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     save_adapter(folder, learnt(base), base, PROJECTIONS, 3, 5.0)
-    on_another = tmp_path / "second"
-    save_adapter(on_another, learnt(base), folder, PROJECTIONS, 3, 5.0)
-    with pytest.raises(UserError, match="is an adapter too"):
-        danlu.load(on_another)
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-40])
     with pytest.raises(UserError, match="not a whole safetensors file"):
         danlu.load(folder)
-    weights.unlink()
+    weights.rename(folder / "adapter_model.bin")
+    with pytest.raises(UserError, match="Its weights are pickles"):
+        danlu.load(folder)
+    (folder / "adapter_model.bin").unlink()
     with pytest.raises(UserError, match=r"adapter_model\.safetensors: no such file"):
         danlu.load(folder)
     shutil.rmtree(folder)
     with pytest.raises(UserError, match="no such model folder"):
         danlu.load(folder)
+
+
+def test_an_adapter_of_an_adapter_is_opened_and_one_of_itself_is_not(base: Path, tmp_path: Path) -> None:
+    save_adapter(tmp_path / "first", learnt(base), base, PROJECTIONS, 3, 5.0)
+    second = learnt(tmp_path / "first", SOME)
+    save_adapter(tmp_path / "second", second, tmp_path / "first", SOME, 3, 5.0)
+    model, tokenizer = danlu.load(tmp_path / "second")
+    assert tokenizer is not None
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS), second(IDS), rtol=0, atol=2e-5)
+        assert (model(IDS) - danlu.load(tmp_path / "first")[0](IDS)).abs().max() > 0.1
+    path = tmp_path / "first" / "adapter_config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**values, "base_model_name_or_path": str(tmp_path / "second")}), encoding="utf-8")
+    with pytest.raises(UserError, match="names itself as its base"):
+        danlu.load(tmp_path / "second")
+
+
+def test_what_is_made_with_an_adapter_is_made_anew_when_its_base_has_changed(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "base")
+    save_adapter(tmp_path / "adapter", learnt(base), tmp_path / "base", PROJECTIONS, 3, 5.0)
+    before = digest(tmp_path / "adapter")
+    assert digest(tmp_path / "adapter") == before
+    save_model(tmp_path / "base", learnt_and_merged(base), base, [1], 1)
+    assert digest(tmp_path / "adapter") != before
+
+
+def learnt_and_merged(base: Path) -> Transformer:
+    model = learnt(base)
+    merge(model)
+    return model
+
+
+def test_a_whole_model_beside_a_forgotten_adapter_config_is_a_model(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "m")
+    (tmp_path / "m" / "adapter_config.json").write_text("{}", encoding="utf-8")
+    assert torch.equal(danlu.load(tmp_path / "m")[0](IDS), load_model(base)(IDS))
+
+
+def test_a_model_of_the_hub_s_cache_is_called_by_its_name(base: Path, tmp_path: Path) -> None:
+    place = tmp_path / "hub" / "models--Qwen--Qwen2.5-0.5B" / "snapshots" / "1a2b"
+    shutil.copytree(base, place)
+    assert name_of(place) == "Qwen/Qwen2.5-0.5B"
+    assert name_of(base) == str(base)
+
+
+def test_a_reward_model_is_made_of_an_adapter_that_holds_a_head_for_words(base: Path, tmp_path: Path) -> None:
+    model = adapted(load_model(base), SOME, 2, 4.0, torch.Generator().manual_seed(1), ["lm_head"]).eval()
+    stirred_adapters(model)
+    save_adapter(tmp_path / "adapter", model, base, SOME, 2, 4.0)
+    with torch.no_grad():
+        states = load_with_new_score(tmp_path / "adapter", torch.Generator().manual_seed(1)).hidden_states(IDS)
+        torch.testing.assert_close(states, model.hidden_states(IDS), rtol=0, atol=2e-5)
+
+
+def test_an_adapter_has_the_chat_template_of_its_base(base: Path, tmp_path: Path) -> None:
+    save_adapter(tmp_path / "adapter", learnt(base), base, PROJECTIONS, 3, 5.0)
+    assert has_chat_template(tokenizer_place(tmp_path / "adapter"))

@@ -39,8 +39,10 @@ TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-6}
 def test_loss_and_gradients_are_those_of_pytorch(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, elements: int
 ) -> None:
-    monkeypatch.setattr(loss_module, "CHUNK_ELEMENTS", elements)
     hidden, weight, labels = case(dtype)
+    monkeypatch.setattr(loss_module, "CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(loss_module, "FEWEST_ROWS", 1)
+    monkeypatch.setattr(loss_module, "VOCABULARY_AT_ONCE", elements)
     loss, count = cross_entropy_sum(hidden, weight, labels)
     assert count == int((labels != IGNORE_INDEX).sum())
     assert loss.dtype == dtype
@@ -138,3 +140,40 @@ def test_a_whole_step_under_bfloat16_stays_close_to_float32(tiny_model: Callable
     assert results[True][0] == pytest.approx(results[False][0], rel=0.01)
     error = float((results[True][1] - results[False][1]).norm() / results[False][1].norm())
     assert 0 < error < 0.05, f"gradient off by {error:.1%}"
+
+
+def test_without_gradients_none_is_worked_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, labels = case(torch.float32)
+    shapes: list[tuple[int, ...]] = []
+    zeros_like = torch.zeros_like
+
+    def noting(tensor: Tensor, **values: object) -> Tensor:
+        shapes.append(tuple(tensor.shape))
+        return zeros_like(tensor, **values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch, "zeros_like", noting)
+    with torch.no_grad():
+        cross_entropy_sum(hidden, weight, labels)
+    assert shapes == [(0, 16)]
+    cross_entropy_sum(hidden, weight, labels)
+    assert shapes[1:] == [(50, 16)]
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "weight"])
+def test_a_side_that_does_not_learn_has_no_gradient_and_the_other_its_own(frozen: str) -> None:
+    hidden, weight, labels = case(torch.float64)
+    sides = {"hidden": hidden, "weight": weight}
+    _, *expected = reference(hidden, weight, labels)
+    sides[frozen].requires_grad_(False)
+    cross_entropy_sum(hidden, weight, labels)[0].backward()
+    for (name, side), theirs in zip(sides.items(), expected, strict=True):
+        assert (side.grad is None) == (name == frozen)
+        if side.grad is not None:
+            torch.testing.assert_close(side.grad, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_a_second_backward_pass_is_refused() -> None:
+    loss, _ = cross_entropy_sum(*case(torch.float32))
+    loss.backward(retain_graph=True)
+    with pytest.raises(AssertionError, match="take the loss anew"):
+        loss.backward()

@@ -21,6 +21,7 @@ from danlu.inference.generate import encode_prompt
 from danlu.model.checkpoint import load_model, load_reward_model, save_model
 from danlu.model.config import PROJECTIONS
 from danlu.model.transformer import Transformer
+from danlu.run.errors import UserError
 from danlu.run.metrics import MetricsLog, read_jsonl
 from danlu.tokenizer.bpe import Tokenizer
 from danlu.training.config import DpoConfig, PairStepConfig, RewardConfig, SftConfig, StepConfig
@@ -175,6 +176,25 @@ def test_ppo_by_adapters_moves_policy_and_value_model_and_neither_of_what_they_s
     )
     with torch.no_grad():
         torch.testing.assert_close(theirs(IDS).logits, load_model(model)(IDS), rtol=1e-5, atol=1e-4)
+
+
+def test_what_learns_whole_is_merged_and_a_tied_model_is_refused(
+    base: Path, tiny_model: Callable[..., Transformer], write_conversations: Write, tiny_tokenizer_folder: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    lora = dataclasses.replace(LORA, modules_to_save=("embed_tokens", "lm_head"))
+    config = sft_config(base, tmp_path, write_conversations, lora=lora)
+    config = dataclasses.replace(config, step=dataclasses.replace(config.step, max_steps=3))
+    sft(config)
+    before, after = (load_file(folder / "model.safetensors") for folder in (base, config.out / "model"))
+    moved = {name.split(".")[-2] for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert moved == {*PROJECTIONS, "embed_tokens", "lm_head"}
+    with torch.no_grad():
+        whole, by_adapter = (danlu.load(config.out / name)[0](IDS) for name in ("model", "adapter"))
+    assert torch.equal(whole, by_adapter)
+    save_model(tmp_path / "tied", tiny_model(tie_word_embeddings=True), tiny_tokenizer_folder, [1], 1)
+    with pytest.raises(UserError, match=r"lora\.modules_to_save: embedding and head of this model are one matrix"):
+        sft(dataclasses.replace(config, model=tmp_path / "tied", out=tmp_path / "out"))
 
 
 @pytest.mark.parametrize("kind", ["gguf", "a name on the hub"])
