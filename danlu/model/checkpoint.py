@@ -16,7 +16,7 @@ from torch import Tensor
 
 from danlu.model.config import ModelConfig
 from danlu.model.hf_config import CAUSAL, SCALAR, hf_config, is_qwen_v1, is_reward_model, read_config
-from danlu.model.lora import add_adapter
+from danlu.model.lora import add_adapter, is_never
 from danlu.model.place import base_of, is_adapter, root_of, tokenizer_place
 from danlu.model.stored_tensors import QwenV1Tensors, StoredTensors, check, open_tensors, save_tensors
 from danlu.model.transformer import Backbone, ScalarModel, Transformer
@@ -137,9 +137,11 @@ def _load(
     if is_adapter(folder):
         root_of(folder)  # Raises UserError for adapters that change one another.
         # A head for one number comes with the adapter: what it was trained on had none, or another.
-        head = ("score.weight",) if kind is ScalarModel else ()
+        is_scalar = kind is ScalarModel
+        head = ("score.weight",) if is_scalar else ()
         model = _load(base_of(folder), kind, dtype, device, without=(*without, *head))
-        add_adapter(hf_tensors(model), folder, set(head) - set(without), _may_be_left)
+        # A head for words may be left where there is none, not where a model has it tied to its embedding.
+        add_adapter(hf_tensors(model), folder, set(head) - set(without), _may_be_left if is_scalar else is_never)
         return model
     config = config_of(folder)
     with torch.device("meta"):

@@ -194,12 +194,17 @@ def save_adapter(folder: Path, model: Backbone, base: Path, targets: Sequence[st
         save_tensors(tensors, aside / ADAPTER_WEIGHTS)
 
 
+def is_never(name: str) -> bool:
+    """Of no tensor."""
+    return False
+
+
 @torch.no_grad()
 def add_adapter(
     places: Mapping[str, Tensor],
     folder: Path,
     needs: Collection[str] = (),
-    may_be_left: Callable[[str], bool] = lambda name: False,
+    may_be_left: Callable[[str], bool] = is_never,
 ) -> None:
     """Add the adapter in `folder`, in PEFT's layout, to a model's weights `places` (Hugging Face's names), and put the
     tensors that it holds whole, those named in `needs` among them, in place of the model's. What it holds for a weight

@@ -331,6 +331,17 @@ def test_a_reward_model_is_made_of_an_adapter_that_holds_a_head_for_words(base: 
         torch.testing.assert_close(states, model.hidden_states(IDS), rtol=0, atol=2e-5)
 
 
+def test_a_head_of_an_adapter_whose_base_has_none_of_its_own_is_never_left_out(
+    base: Path, tiny_model: MakeModel, tmp_path: Path
+) -> None:
+    model = adapted(load_model(base), SOME, 2, 4.0, torch.Generator().manual_seed(1), ["lm_head"])
+    tied = tiny_model(num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)
+    save_model(tmp_path / "tied", tied, None, [1], 1)
+    save_adapter(tmp_path / "adapter", model, tmp_path / "tied", SOME, 2, 4.0)
+    with pytest.raises(UserError, match=r"its base has nothing that `base_model\.model\.lm_head\.weight` belongs to"):
+        danlu.load(tmp_path / "adapter")
+
+
 def test_an_adapter_has_the_chat_template_of_its_base(base: Path, tmp_path: Path) -> None:
     save_adapter(tmp_path / "adapter", learnt(base), base, PROJECTIONS, 3, 5.0)
     assert has_chat_template(tokenizer_place(tmp_path / "adapter"))
