@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import tyro
-from side_by_side import Process, Side, forget_peak, peak_memory, report, settings_of, take_turns
+from side_by_side import Process, Side, forget_peak, is_side, peak_memory, report, settings_of, take_turns
 from torch import Tensor
 
 from danlu.run.device import keep_freed_memory
@@ -141,7 +141,7 @@ def main(config: Loss) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
+    if is_side():
         work()
     else:
         main(tyro.cli(Loss, description=__doc__))

@@ -21,7 +21,7 @@ from typing import Literal
 import torch
 import tyro
 from loading import SHAPE
-from side_by_side import Process, Side, report, settings_of, spread, take_turns
+from side_by_side import Process, Side, is_side, report, settings_of, spread, take_turns
 
 from danlu.inference.config import SamplingConfig
 from danlu.inference.engine import generate_batch
@@ -147,7 +147,7 @@ def main(config: Decoding) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
+    if is_side():
         work()
     else:
         main(tyro.cli(Decoding, description=__doc__))

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from side_by_side import Process, Side, report, settings_of, take_turns
+from side_by_side import Process, Side, is_side, report, settings_of, take_turns
 
 from danlu.model.config import ModelConfig
 from danlu.model.hf_config import CAUSAL, hf_config
@@ -178,7 +178,7 @@ def most_memory(turns: list[dict[str, Any]]) -> float:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2 and sys.argv[1].endswith(".json"):
+    if is_side():
         work()
     else:
         main(tyro.cli(Benchmark))

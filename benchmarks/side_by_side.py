@@ -71,6 +71,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def is_side() -> bool:
+    """Whether this process was started as a side, with a job, and not by a person."""
+    return len(sys.argv) == 2 and sys.argv[1].endswith(".json")
+
+
 class Side:
     """The end of the line in the process that works; its file is started with the path of a JSON file, the job."""
 

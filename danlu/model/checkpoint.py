@@ -32,10 +32,10 @@ B = TypeVar("B", bound=Backbone)
 def hf_tensors(model: Backbone) -> dict[str, Tensor]:
     """The weights under Hugging Face's names; Q, K, V and gate, up apart. Views where possible, no copies."""
     config, tensors = config_as_it_is(model), {}
+    projections = config.projections
     for name, tensor in model.state_dict().items():
         *_, matrix, kind = ("", *name.split("."))
-        if matrix in config.projections:
-            parts = config.projections[matrix]
+        if parts := projections.get(matrix):
             for part, piece in zip(parts, tensor.split(tuple(parts.values())), strict=True):
                 tensors["model." + name.replace(f"{matrix}.{kind}", f"{part}.{kind}")] = piece
         elif name == "score.weight":

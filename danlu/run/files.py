@@ -89,8 +89,13 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 
 def digest(path: Path) -> str:
-    """sha256 of a file, or of the names and contents of all files below a folder; of an adapter with the model that it
-    changes, where that lies here."""
+    """sha256 of a file, or of the names and contents of all files below a folder; of an adapter with the models that it
+    changes, where these lie here."""
+    own, bases = _contents(path), [_contents(base) for base in _bases(path)]
+    return hashlib.sha256("\n".join([own, *bases]).encode()).hexdigest() if bases else own
+
+
+def _contents(path: Path) -> str:
     if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -98,9 +103,16 @@ def digest(path: Path) -> str:
     for file in sorted(path.rglob("*")):
         if file.is_file():
             # `fsencode`: a name need not be UTF-8.
-            total.update(os.fsencode(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n"))
-    if (path / ADAPTER_CONFIG).is_file():
-        base = Path(str(read_object(path / ADAPTER_CONFIG).get("base_model_name_or_path")))
-        if base.exists() and not path.resolve().is_relative_to(base.resolve()):
-            total.update(digest(base).encode())
+            total.update(os.fsencode(f"{file.relative_to(path).as_posix()}\0{_contents(file)}\n"))
     return total.hexdigest()
+
+
+def _bases(path: Path) -> Iterator[Path]:
+    """The model that an adapter names, the one that this names where it is an adapter too, …, each once."""
+    seen = {path.resolve()}
+    while (path / ADAPTER_CONFIG).is_file():
+        path = Path(str(read_object(path / ADAPTER_CONFIG).get("base_model_name_or_path")))
+        if not path.exists() or path.resolve() in seen:
+            return
+        seen.add(path.resolve())
+        yield path

@@ -292,6 +292,7 @@ def test_an_adapter_of_an_adapter_is_opened_and_one_of_itself_is_not(base: Path,
     path.write_text(json.dumps({**values, "base_model_name_or_path": str(tmp_path / "second")}), encoding="utf-8")
     with pytest.raises(UserError, match="names itself as its base"):
         danlu.load(tmp_path / "second")
+    assert digest(tmp_path / "second") != digest(tmp_path / "first"), "a stage asks for these before it opens a model"
 
 
 def test_what_is_made_with_an_adapter_is_made_anew_when_its_base_has_changed(base: Path, tmp_path: Path) -> None:
