@@ -8,7 +8,7 @@ The doors below load their libraries on first use, so that importing this packag
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from danlu.corpus.dedup import near_duplicates
+    from danlu.corpus.duplicates.near import near_duplicates
     from danlu.corpus.extract import extract_text
 
 __all__ = ["extract_text", "near_duplicates"]
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return extract_text
     if name == "near_duplicates":
-        from danlu.corpus.dedup import near_duplicates
+        from danlu.corpus.duplicates.near import near_duplicates
 
         return near_duplicates
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,172 +1,142 @@
 """Raw files to weighted documents: `danlu corpus build`, the report's section on data.
 
-In: a folder of raw files. Out: `documents/train` and `documents/validation` (Parquet: id, text, source, url, language,
-weight, a column per score; sorted by id, which is a content hash), `figures.json`, `examples.json`.
+In: raw files (inputs.py). Out, below `out`:
+- `documents/train` and `documents/validation`: Parquet, sorted by id, which is a content hash;
+- `dropped`: what did not stay, where it was and why; `signatures`: what a later batch is compared with;
+- `figures.json`, `examples.json`, and `manifest.json` with the sha256 of every file, equal for equal input.
+
+Read, extracted and scored partitions stay in the cache, so that an interrupted build goes on where it was, and changed
+thresholds cost no scoring.
 """
 
-import math
+import hashlib
+import json
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from danlu.corpus.clean import SCORES
+import numpy as np
+
+from danlu.corpus.choose import Fates, Histograms, Index, choose, read_index, save_decisions
 from danlu.corpus.config import CorpusConfig
-from danlu.corpus.dedup import load_daft
-from danlu.corpus.figures import Tally
-from danlu.corpus.plan import exact_duplicates, near_duplicate_documents, prepare
-from danlu.corpus.records import SINGLE_FILES, extension, input_files, readable
-from danlu.corpus.split import Entry, held_out
+from danlu.corpus.earlier import with_earlier
+from danlu.corpus.estimate import estimate_lines
+from danlu.corpus.figures import examples, figures
+from danlu.corpus.inputs import Partition, input_files, output_parts, partitions, scoring_digest
+from danlu.corpus.pieces import ScorePartition, WritePart
+from danlu.corpus.plan import run_pieces, start_engine
+from danlu.corpus.score import Scorer
+from danlu.corpus.scores.contamination import build_items, save_items
+from danlu.corpus.scores.models import check_models
 from danlu.run.errors import UserError
-from danlu.run.files import publish, write_json
+from danlu.run.files import publish, remove, write_json
 from danlu.run.progress import ProgressBar
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decisions:
-    """What the steps that saw everything decided, by record or by id."""
-
-    exact: dict[str, str]
-    """Record of an exact duplicate: the id that stays."""
-    near: dict[str, tuple[str, float]]
-    """Id of a near duplicate: the id that stays and the similarity to it."""
-    held_out: set[str]
-    """Ids for validation."""
-
-
-COLUMNS = ("id", "text", "source", "url", "language", "encoding")
-SCORE_COLUMNS = tuple(f"score_{name}" for name in SCORES)
 
 
 def build(config: CorpusConfig) -> Path:
     """Build the corpus; the folder `out/documents`. Raises UserError for a missing or empty input or result."""
-    files, passed_over = input_files(config.input)
-    check_weights(config, files)
-    work = config.out / ".work"
-    shutil.rmtree(work, ignore_errors=True)
+    files, passed_over = input_files(config)
+    pieces = partitions(files, config)
+    for line in check_models(config):
+        say(f"warning: {line}")
+    if config.dry_run:
+        print("\n".join(estimate_lines(config, files, passed_over, pieces, scored_folder(config))))
+        raise SystemExit(0)
+    workers = start_engine(config)
     try:
-        tally = Tally(files=len(files), files_passed_over=passed_over)
-        build_documents(config, files, work, tally)
+        scored = score_all(config, pieces, workers)
+        histograms = Histograms()
+        index = with_earlier(read_index(scored, config, histograms), config)
+        with ProgressBar("choose", total=1, unit="corpus") as bar:
+            fates = choose(index, config)
+            bar.advance(1, kept=str(int((index.reason[: index.num_rows] == 0).sum())))
+        write_all(config, index, fates, output_parts(files, config), workers)
     except Exception as error:
         if "No space left on device" in str(error):
             raise UserError("the disk is full", where=config.out, mend="Free some space and run again") from error
         raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    for warning in tally.warnings(config.warn_source_loss):
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
-    write_json(config.out / "examples.json", tally.examples)
-    write_json(config.out / "figures.json", tally.figures(config.warn_source_loss))
+    found = figures(index, fates, config, len(files), passed_over, histograms)
+    for warning in found["warnings"]:
+        say(f"warning: {warning}")
+    write_json(config.out / "examples.json", examples(index, fates))
+    write_json(config.out / "figures.json", found)
     return config.out / "documents"
 
 
-def check_weights(config: CorpusConfig, files: list[Path]) -> None:
-    """A weight for a source that is not there would have no effect: UserError that lists the sources."""
-    sources = sorted({readable(path.relative_to(config.input).parts[0]) for path in files})
-    for name in config.source_weights:
-        if name not in sources:
-            raise UserError(
-                f"source_weights names `{name}`", where=config.input, mend=f"Here are: {', '.join(sources)}"
-            )
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
-def build_documents(config: CorpusConfig, files: list[Path], work: Path, tally: Tally) -> None:
-    """The steps in order: read and judge, exact duplicates, near duplicates, split and write."""
-    limit = int(config.max_document_megabytes * 1e6)
-    sizes = [(path.stat().st_size, extension(path) in SINGLE_FILES) for path in files]
-    total = sum(size for size, is_single in sizes if not is_single or size <= limit)
-    parts = max(1, math.ceil(total / (config.part_megabytes * 1e6)))
-    table = work / "prepared"
-    with ProgressBar("read and judge", total=len(files), unit="files") as bar:
-        prepare(files, config, parts, table, lambda: bar.advance(1))
-    if not any(table.rglob("*.parquet")):
-        raise UserError("the files hold no document", where=config.input)
-    prepared = load_daft().read_parquet(f"{table}/**/*.parquet")
-    with ProgressBar("deduplicate", total=2, unit="passes") as bar:
-        exact = exact_duplicates(prepared)
-        bar.advance(1, exact=str(len(exact)))
-        near = near_duplicate_documents(prepared, exact, config)
-        bar.advance(1, near=str(len(near)))
-    decisions = decide(prepared, exact, near, config)
-    with publish(config.out / "documents") as folder, ProgressBar("write", total=parts, unit="parts") as bar:
-        for number in range(parts):
-            rows = part_rows(table, number, decisions, tally)
-            write_part(rows, number, decisions, config, folder, tally)
+def scored_folder(config: CorpusConfig) -> Path:
+    """Where scored partitions are kept: a folder for each way of scoring."""
+    return config.cache / scoring_digest(config)
+
+
+def score_all(config: CorpusConfig, pieces: list[Partition], workers: int) -> list[Path]:
+    """Score the partitions that are not in the cache; their files, in order."""
+    folder = scored_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{piece.digest()}.parquet" for piece in pieces]
+    missing = [piece for piece, path in zip(pieces, files, strict=True) if not path.exists()]
+    if len(missing) < len(pieces):
+        say(f"corpus: {len(pieces) - len(missing)} of {len(pieces)} partitions are scored already")
+    work = ScorePartition(scorer=Scorer(config, evaluation_items(config, folder)), folder=folder.resolve())
+    total = sum(len(piece.files) for piece in missing)
+    records = 0
+    with ProgressBar("read and score", total=total, unit="files") as bar:
+        for result in run_pieces(work, missing, config, workers):
+            records += result["records"]
+            bar.advance(result["files"], records=str(records))
+    return files
+
+
+def evaluation_items(config: CorpusConfig, folder: Path) -> Path | None:
+    """The n-grams of the evaluation sets in one file for all processes; None where there are none."""
+    if config.evaluation_sets is None:
+        return None
+    path = folder.resolve() / "evaluation-items.npz"
+    if not path.exists():
+        save_items(build_items(config.evaluation_sets, config.decontamination), path)
+    return path
+
+
+def write_all(config: CorpusConfig, index: Index, fates: Fates, parts: int, workers: int) -> None:
+    """Write the result beside its place, part by part; a part that an interrupted build has written is not written
+    again. It takes its place when it is whole."""
+    work = config.out / ".work"
+    mark = decisions_mark(index, fates, config)
+    if not (work / mark).is_dir():
+        shutil.rmtree(work, ignore_errors=True)
+    folder = work / mark
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    decisions = folder / "decisions"
+    if not decisions.is_dir():
+        with publish(decisions) as aside:
+            aside.mkdir()
+            save_decisions(index, fates, parts, aside)
+    done = {int(path.stem): json.loads(path.read_text()) for path in (folder / "parts").glob("*.json")}
+    writer = WritePart(config, tuple(path.resolve() for path in index.scored), decisions.resolve(), folder.resolve())
+    missing = [number for number in range(parts) if number not in done]
+    with ProgressBar("write", total=parts, unit="parts") as bar:
+        bar.advance(len(done))
+        for result in run_pieces(writer, missing, config, workers):
+            write_json(folder / "parts" / f"{result['part']}.json", result["files"])
+            done[result["part"]] = result["files"]
             bar.advance(1)
-        tally.end()
+    manifest = {name: entry for number in sorted(done) for name, entry in done[number].items()}
+    for name in ("dropped", "signatures", "documents"):
+        remove(config.out / name)
+        (folder / name).rename(config.out / name)
+    write_json(config.out / "manifest.json", dict(sorted(manifest.items())))
+    shutil.rmtree(work)
 
 
-def decide(prepared: Any, exact: dict[str, str], near: dict[str, tuple[str, float]], config: CorpusConfig) -> Decisions:
-    """The split of the documents that are left. UserError when there is none."""
-    col = load_daft().col
-    rows = prepared.where(col("reason").is_null()).select("record", "id", "language", "size").iter_rows()
-    left = [
-        Entry(id=row["id"], language=row["language"], size=row["size"])
-        for row in rows
-        if row["record"] not in exact and row["id"] not in near
-    ]
-    if not left:
-        raise UserError("no document is left after the filters", where=config.input, mend=drop_summary(prepared))
-    chosen = held_out(left, config.validation_share, config.seed)
-    return Decisions(exact=exact, near=near, held_out=chosen)
-
-
-def drop_summary(prepared: Any) -> str:
-    """Why documents went, most frequent reason first, as a hint."""
-    counts: dict[str, int] = {}
-    for row in prepared.select("reason").iter_rows():
-        counts[row["reason"]] = counts.get(row["reason"], 0) + 1
-    told = ", ".join(f"{reason} {count}" for reason, count in sorted(counts.items(), key=lambda item: -item[1])[:5])
-    return f"Dropped: {told}. Loosen these rules or give other files"
-
-
-def part_rows(table: Path, number: int, decisions: Decisions, tally: Tally) -> list[dict[str, Any]]:
-    """The kept rows of one part in the order of their ids; every row of it is counted."""
-    found = sorted((table / f"part={number}").glob("*.parquet"))
-    if not found:
-        return []
-    rows = []
-    for row in load_daft().read_parquet([str(path) for path in found]).iter_rows():
-        if row["reason"] is None and row["record"] in decisions.exact:
-            row |= {"step": "exact_duplicates", "reason": "exact_duplicate", "keeper": decisions.exact[row["record"]]}
-        elif row["reason"] is None and row["id"] in decisions.near:
-            keeper, similarity = decisions.near[row["id"]]
-            row |= {
-                "step": "near_duplicates",
-                "reason": "near_duplicate",
-                "keeper": keeper,
-                "similarity": similarity,
-            }
-        tally.see(row)
-        if row["reason"] is None:
-            rows.append(row)
-    return sorted(rows, key=lambda row: row["id"])
-
-
-def write_part(
-    rows: list[dict[str, Any]], number: int, decisions: Decisions, config: CorpusConfig, folder: Path, tally: Tally
-) -> None:
-    """Write the rows of one part to the two splits; an empty first part is written too, for its columns."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = output_schema()
-    for split in ("train", "validation"):
-        chosen = [row for row in rows if (row["id"] in decisions.held_out) == (split == "validation")]
-        for row in chosen:
-            row["weight"] = config.source_weights.get(row["source"], 1.0)
-            tally.keep(row, split)
-        (folder / split).mkdir(parents=True, exist_ok=True)
-        if chosen or number == 0:
-            table = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in chosen], schema=schema)
-            pq.write_table(table, folder / split / f"part-{number:05}.parquet", compression="zstd", row_group_size=4096)
-
-
-def output_schema() -> Any:
-    """The columns of the result."""
-    import pyarrow as pa
-
-    strings = [pa.field(name, pa.large_string()) for name in COLUMNS]
-    reals = [pa.field(name, pa.float64()) for name in ("weight", "language_confidence", *SCORE_COLUMNS)]
-    return pa.schema([*strings, *reals])
+def decisions_mark(index: Index, fates: Fates, config: CorpusConfig) -> str:
+    """Changes when anything that is written does."""
+    total = hashlib.sha256(json.dumps([str(path) for path in index.scored]).encode())
+    weights = {name: source.weight for name, source in sorted(config.sources.items())}
+    total.update(json.dumps([weights, index.steps, index.reasons, config.part_megabytes]).encode())
+    for values in (index.step, index.reason, fates.keeper, fates.is_held_out, np.nan_to_num(fates.similarity)):
+        total.update(np.ascontiguousarray(values).tobytes())
+    total.update(json.dumps(sorted(fates.paragraphs.items())).encode())
+    return total.hexdigest()[:20]

@@ -7,6 +7,7 @@ bytes, and where none holds the whole body is looked at, not only its beginning 
 import codecs
 import re
 import unicodedata
+from collections import Counter
 
 CJK_ENCODINGS = frozenset({"gb18030", "big5hkscs", "shift_jis", "cp932", "euc_jp", "euc_kr", "cp949", "iso2022_jp"})
 SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "iso8859-1": "cp1252", "ascii": "cp1252",
@@ -142,6 +143,6 @@ def is_common_chinese(body: bytes) -> bool:
 
 def is_plausible(text: str) -> bool:
     """True when hardly any character is a control, unassigned or private one, which no real text holds."""
-    sample = text[:SAMPLE_CHARACTERS]
-    odd = sum(unicodedata.category(c) in ("Cc", "Cn", "Co", "Cs") and c not in "\t\n\r\f\v" for c in sample)
-    return odd <= 0.01 * len(sample)
+    counts = Counter(text[:SAMPLE_CHARACTERS])
+    odd = [c for c in counts if unicodedata.category(c) in ("Cc", "Cn", "Co", "Cs") and c not in "\t\n\r\f\v"]
+    return sum(counts[c] for c in odd) <= 0.01 * counts.total()

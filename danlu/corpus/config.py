@@ -3,6 +3,7 @@
 import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 LABELS = """
     af als am an ar arz as ast av az azb ba bar bcl be bg bh bn bo bpy br bs bxr ca cbk ce ceb ckb co cs cv cy da de
@@ -17,8 +18,11 @@ KNOWN_LANGUAGES = frozenset(LABELS.split()) - COUNTED_AS_CHINESE
 """The codes of the language model (fastText lid.176) that a document can be given."""
 
 CODE = "code"
-"""The language of source files, known by their extension."""
+"""The language of source files, known by their extension or by what stands in them."""
 EXTRACTORS = ("fast", "balanced", "quality")
+KINDS = ("auto", "web", "encyclopaedia", "books", "code", "other")
+"""What a source can be. `auto` takes each record for what its format says: a page is web, a source file is code."""
+PERSONAL_DATA = ("mask", "drop", "keep")
 SOURCE_NAMES = ("chinese-web", "english-web", "peoples-daily", "novel", "django-docs", "python-stdlib")
 
 
@@ -58,6 +62,36 @@ class FetchConfig:
             raise ValueError(f"code_megabytes is {self.code_megabytes}, it must be positive")
 
 
+def check_positive(table: Any, *names: str) -> None:
+    """Raise ValueError for a field that is not above 0."""
+    for name in names:
+        if getattr(table, name) <= 0:
+            raise ValueError(f"{name} is {getattr(table, name)}, it must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One source of raw material: a table `[corpus.sources.NAME]` of the recipe."""
+
+    path: str = ""
+    """File, folder or pattern, here or in an object store (`s3://bucket/crawl/*.warc.gz`); empty for the folder NAME
+    below `input`. Object stores need the package that fsspec names for them, such as s3fs."""
+    kind: str = "auto"
+    """`web` (C4's rules for pages hold), `encyclopaedia`, `books` (no upper bound of length), `code` (the language is
+    `code`), `other`; `auto` goes by each record's format."""
+    weight: float = 1.0
+    """How often the source's documents are used."""
+    languages: tuple[str, ...] = ()
+    """Languages to keep of this source; none named: those of the whole corpus."""
+
+    def __post_init__(self) -> None:
+        check_known("kind of source", (self.kind,), list(KINDS))
+        if self.languages:
+            check_known("language", self.languages, [CODE, *sorted(KNOWN_LANGUAGES)])
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"the weight of a source is {self.weight}, it must not be negative")
+
+
 @dataclass(frozen=True, kw_only=True)
 class MinHashConfig:
     """Near-duplicates: MinHash signatures, locality-sensitive hashing, verification."""
@@ -75,11 +109,14 @@ class MinHashConfig:
     seed: int = 1
     """Seed of the hash functions."""
     largest_bucket: int = 200
-    """In a larger bucket every document is compared with this many members (those of smallest hash) only, so that a
-    shared template cannot make the work quadratic. Our choice."""
+    """In a larger bucket every document is compared with this many members (the best of them) only, so that a shared
+    template cannot make the work quadratic. Our choice."""
+    memory_megabytes: float = 1000.0
+    """MB (1e6 bytes) of shingles held at once while candidates are verified; more candidates take more passes over
+    their texts. Our choice."""
 
     def __post_init__(self) -> None:
-        for name in ("ngram", "bands", "rows", "largest_bucket"):
+        for name in ("ngram", "bands", "rows", "largest_bucket", "memory_megabytes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"minhash {name} is {getattr(self, name)}, it must be at least 1")
         if not 0 < self.threshold <= 1:
@@ -137,11 +174,26 @@ class QualityConfig:
     """Longest line of a source file, in characters: longer ones are data or generated. As in The Stack's filters."""
     min_code_alphanumeric: float = 0.25
     """Share of letters and digits in a source file at least. As in The Stack's filters."""
+    min_han_zh: float = 0.4
+    """Share of Chinese characters among the visible ones of a Chinese document at least. Our choice: news has 0.8, a
+    page of names, prices and addresses less than a third."""
+    max_punctuation_zh: float = 0.3
+    """Share of punctuation among the visible characters of a Chinese document at most. Our choice: prose has 0.1 to
+    0.2."""
+    max_boilerplate: float = 0.3
+    """Share of lines at most that hold nothing but words of navigation, imprint and the like ("登录", "版权所有",
+    "Sign in"). Our choice."""
+    max_perplexity: dict[str, float] = field(default_factory=dict)
+    """Perplexity at most by language, under the models of `perplexity_models`; no bound for a language not named. A
+    bound without a model stops the build."""
+    min_classifier: dict[str, float] = field(default_factory=dict)
+    """Probability at least, by language, that the classifier of `quality_models` gives for good text; likewise."""
 
     def __post_init__(self) -> None:
         shares = [
             "max_symbol_ratio", "max_bullet_lines", "max_ellipsis_lines", "min_alphabetic_words", "min_alphabetic_zh",
             "max_duplicate_lines", "max_duplicate_line_characters", "max_curly_ratio", "min_code_alphanumeric",
+            "min_han_zh", "max_punctuation_zh", "max_boilerplate",
         ]  # fmt: skip
         for name in shares:
             check_share(name, getattr(self, name))
@@ -152,6 +204,46 @@ class QualityConfig:
                 raise ValueError(f"{low} must not be negative or above {high}")
         if len(self.max_duplicate_ngrams) != 6:
             raise ValueError("max_duplicate_ngrams needs six shares, for 5- to 10-grams")
+        for language, value in self.min_classifier.items():
+            check_share(f"min_classifier of `{language}`", value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SafetyConfig:
+    """Offensive text and personal data."""
+
+    max_violence: float = 0.5
+    """Score at most, 0 to 1, of text that threatens, incites or dwells on cruelty."""
+    max_hate: float = 0.5
+    """Of text that runs down people for what they are."""
+    max_pornography: float = 0.5
+    """Of pornographic text."""
+    personal_data: str = "mask"
+    """E-mail addresses, telephone, identity and card numbers, public IP addresses: `mask` puts a placeholder in their
+    place, `drop` drops the document, `keep` leaves them. Source code is left as it is."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_violence", "max_hate", "max_pornography"):
+            check_share(name, getattr(self, name))
+        check_known("treatment of personal data", (self.personal_data,), list(PERSONAL_DATA))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecontaminationConfig:
+    """Documents that hold items of the evaluation sets (`evaluation_sets`) are dropped."""
+
+    ngram: int = 13
+    """Words (characters in Chinese: twice as many) of one n-gram. 13 as in GPT-3 (arXiv 2005.14165, appendix C)."""
+    threshold: float = 0.5
+    """Share of an item's n-grams at least that a document holds to be dropped. Our choice: an item wrapped, cut or
+    changed in case holds nearly all, a famous quotation inside one few."""
+    max_documents_an_ngram: int = 20
+    """An n-gram that stands in more items than this is an instruction they share and no evidence. Our choice."""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "ngram", "max_documents_an_ngram")
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"decontamination threshold is {self.threshold}, it must be above 0 and at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,27 +251,58 @@ class CorpusConfig:
     """`danlu corpus build`: raw files to documents."""
 
     input: Path = Path("runs/fetch/raw")
-    """Folder of `.html .htm .txt .md .py .jsonl .parquet .warc .warc.gz` files; the first folder below it names the
-    source."""
+    """Folder of raw files: `.html .txt .md .jsonl .parquet .warc`, source code, most of them also gzipped; the first
+    folder below it names the source."""
     out: Path = Path("runs/corpus")
-    """Folder of the result: `documents/train`, `documents/validation`, `figures.json`, `examples.json`."""
+    """Folder of the result: `documents/train`, `documents/validation`, `dropped.parquet`, `figures.json`,
+    `examples.json`, `manifest.json`."""
+    cache: Path = Path("cache/corpus")
+    """Folder of read and scored partitions, about as large as their texts: thresholds can be changed, and an
+    interrupted build goes on, without reading a page again."""
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    """Settings by source; also sources that lie elsewhere."""
     extractor: str = "balanced"
-    """HTML to main text: `fast` (resiliparse), `quality` (trafilatura), `balanced` (the second where the first finds
-    little)."""
+    """HTML to main text: `fast` (resiliparse), `quality` (trafilatura), `balanced` (the second where the first is
+    unsure)."""
+    page_seconds: float = 10.0
+    """Processor seconds for one page at most; the process that reads it is ended then. Our choice: ordinary pages take
+    a hundredth of a second."""
+    page_megabytes: float = 2000.0
+    """MB of memory for one page at most, likewise."""
     languages: tuple[str, ...] = ("zh", "en", CODE)
     """Languages to keep: fastText's codes, and `code` for source files."""
     min_language_confidence: float = 0.5
     """Probability of the language at least, else it is `unknown`. As in CCNet (arXiv 1911.00359)."""
     min_language_letters: int = 20
     """Letters a text needs before its language is judged. Our choice: single words are misread."""
+    keep_mixed: bool = True
+    """Keep documents of which a fifth or more is in another language than the rest."""
     max_document_megabytes: float = 10.0
     """MB (1e6 bytes) of one page, text or record at most; longer ones are skipped unread and counted."""
     quality: QualityConfig = field(default_factory=QualityConfig)
-    """Thresholds of the quality rules."""
+    """Thresholds of the quality rules and scores."""
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
+    """Offensive text and personal data."""
+    perplexity_models: Path | None = None
+    """Folder that `danlu corpus train-lm` wrote, with a language model for each language it was trained on."""
+    quality_models: Path | None = None
+    """Folder that `danlu corpus train-quality` wrote from good and bad examples, likewise."""
+    safety_models: Path | None = None
+    """Folder that `danlu corpus train-safety` wrote from labelled examples; the word lists hold without it too."""
+    evaluation_sets: Path | None = None
+    """Folder of the benchmarks' files, as `danlu evaluate --data` reads it, or of others in `.jsonl .json .csv .txt`;
+    None: nothing is compared."""
+    decontamination: DecontaminationConfig = field(default_factory=DecontaminationConfig)
+    """Removal of evaluation items."""
     minhash: MinHashConfig = field(default_factory=MinHashConfig)
     """Near-duplicate removal."""
-    source_weights: dict[str, float] = field(default_factory=dict)
-    """How often the documents of a source are used, by name; 1 for the others."""
+    repeated_paragraphs: bool = False
+    """Remove paragraphs that stand elsewhere in the corpus, or before in the same document. Not in source code."""
+    min_paragraph_characters: int = 40
+    """Shorter paragraphs are never removed: they are headings and verses. Our choice."""
+    against: Path | None = None
+    """Result of an earlier build (its `out`): what it kept is not taken again, nor near-duplicates of it. It needs the
+    same `minhash`."""
     validation_share: float = 0.02
     """Share of each language's bytes held out, whole documents chosen by the hash of their content. Our choice: about
     100 kB or more a language in the demo, enough for bits per byte to two decimals."""
@@ -187,6 +310,16 @@ class CorpusConfig:
     """Warn when removing near-duplicates takes more than this share of a source's documents. Our choice."""
     part_megabytes: float = 64.0
     """MB of text in one file of the result, about; also what is sorted in memory at once."""
+    partitions: int = 0
+    """Into how many pieces the input is cut, which are worked on at once and never done again; 0: by size."""
+    engine: Literal["embedded", "ray"] = "embedded"
+    """Where the plan runs: in this process and its children, or on Ray: a cluster, or a local one started for it."""
+    address: str = ""
+    """Of a running Ray cluster, such as `ray://head:10001`; empty: a local one."""
+    workers: int = 0
+    """Partitions worked on at once; 0: one a processor core (of the cluster)."""
+    dry_run: bool = False
+    """Print what would be read and done, and what it would cost, and end."""
     seed: int = 0
     """Seed of the choice of held-out documents."""
 
@@ -197,9 +330,13 @@ class CorpusConfig:
             check_share(name, getattr(self, name))
         if self.validation_share >= 1:
             raise ValueError("validation_share is 1, nothing would be left for training")
-        for name in ("max_document_megabytes", "part_megabytes"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be positive")
-        for source, weight in self.source_weights.items():
-            if weight < 0:
-                raise ValueError(f"source_weights: the weight of `{source}` is {weight}, it must not be negative")
+        check_positive(self, "max_document_megabytes", "part_megabytes", "page_seconds", "page_megabytes")
+        for name in ("partitions", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must not be negative")
+        if self.address and self.engine != "ray":
+            raise ValueError("address is that of a Ray cluster: it needs `--engine ray`")
+        if self.quality.max_perplexity and self.perplexity_models is None:
+            raise ValueError("quality.max_perplexity needs perplexity_models: `danlu corpus train-lm` makes them")
+        if self.quality.min_classifier and self.quality_models is None:
+            raise ValueError("quality.min_classifier needs quality_models: `danlu corpus train-quality` makes them")

@@ -71,6 +71,38 @@ def extract(page: str, mode: str) -> str:
     return text
 
 
+HEAD_CHARACTERS = 200_000
+"""Beginning of a page in which its title and the like are looked for. Our choice."""
+TITLE = re.compile(r"<title\b[^>]{0,200}>([^<]{1,500})", re.IGNORECASE)
+META = re.compile(r"<(?:meta|link|time)\b[^>]{1,2000}>", re.IGNORECASE)
+ATTRIBUTE = re.compile(r"""([a-z:-]{1,30})\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""", re.IGNORECASE)
+JSON_DATE = re.compile(r'"datePublished"\s*:\s*"([^"]{4,40})"')
+TITLES = ("og:title", "twitter:title")
+DATES = ("article:published_time", "datepublished", "publishdate", "pubdate", "date", "og:published_time", "dc.date")
+
+
+def page_facts(page: str) -> dict[str, str]:
+    """What a page says of itself: `title`, `date` (as it is written there) and `url`; empty where it says nothing."""
+    head = page[:HEAD_CHARACTERS]
+    named: dict[str, str] = {}
+    for tag in META.findall(head):
+        values = {name.lower(): html.unescape("".join(value)).strip() for name, *value in ATTRIBUTE.findall(tag)}
+        name = values.get("property") or values.get("name") or values.get("itemprop") or values.get("rel") or ""
+        value = values.get("content") or values.get("href") or ""
+        if tag[:5].lower() == "<time" and "datetime" in values:
+            name, value = "time", values["datetime"]
+        named.setdefault(name.lower(), value)
+    title = TITLE.search(head)
+    written = JSON_DATE.search(head)
+    dates = [named.get(name) for name in DATES] + [written[1] if written else None, named.get("time")]
+    names = [html.unescape(" ".join(title[1].split())) if title else None, *(named.get(name) for name in TITLES)]
+    return {
+        "title": next(filter(None, names), ""),
+        "date": next(filter(None, dates), ""),
+        "url": next((url for url in (named.get("canonical"), named.get("og:url")) if url and "://" in url), ""),
+    }
+
+
 def nesting(page: str) -> int:
     """How deep the page's elements are nested, by counting the tags that need a closing one."""
     depth = deepest = 0

@@ -1,129 +1,222 @@
-"""What the corpus build measured: counts at every step, per source, language and encoding, and a few examples.
+"""What the corpus build measured: the funnel by source and language, clusters, and which examples are shown.
 
-Every record that was read is seen once, so documents in = kept + dropped by each reason, exactly.
+In: the index and what was decided. Out: objects for `figures.json` and `examples.json`. Every record that was read is
+counted once, so documents in = kept + dropped by each reason, exactly, at every step.
 """
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 from typing import Any
 
-from danlu.corpus.clean import EXCERPT_CHARACTERS, STEPS
+import numpy as np
+
+from danlu.corpus.choose import NOBODY, Fates, Histograms, Index
+from danlu.corpus.config import CorpusConfig
+from danlu.corpus.duplicates.minhash import found_share
+from danlu.corpus.pieces import EXCERPT_CHARACTERS
+from danlu.corpus.table import read_rows
+from danlu.corpus.thresholds import STEPS
 
 EXAMPLES_EACH = 3
 """Examples kept for each reason and each language. Our choice: a reader looks at two or three."""
+CLUSTERS_SHOWN = 5
+SIMILARITIES = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+"""Where the curve of the chosen bands is drawn."""
 
 
-@dataclass
-class Tally:
-    """Counts rows as they pass; `figures()` and `examples` are written to JSON."""
+def figures(
+    index: Index, fates: Fates, config: CorpusConfig, files: int, passed_over: int, histograms: Histograms
+) -> dict[str, Any]:
+    """The object written to `figures.json`; sizes are bytes of UTF-8, tokens words (characters in Chinese).
 
-    files: int
-    files_passed_over: int
-    documents_in: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    dropped_by_step: Counter[str] = field(default_factory=Counter)
-    bytes_dropped_by_step: Counter[str] = field(default_factory=Counter)
-    reasons_by_source: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    kept_by_source: Counter[str] = field(default_factory=Counter)
-    encodings: Counter[str] = field(default_factory=Counter)
-    size: dict[str, Counter[str]] = field(default_factory=lambda: {"train": Counter(), "validation": Counter()})
-    count: dict[str, Counter[str]] = field(default_factory=lambda: {"train": Counter(), "validation": Counter()})
-    clusters: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    examples: dict[str, dict[str, list[dict[str, Any]]]] = field(default_factory=lambda: {"kept": {}, "dropped": {}})
-    bytes_extracted: int = 0
+    `steps` is the funnel: what each step left, and by source and by language, what came to it and what it dropped.
+    """
+    rows = slice(0, index.num_rows)
+    reason, step = index.reason[rows], index.step[rows]
+    kept = reason == 0
+    dropped = {name: int((reason == code).sum()) for code, name in enumerate(index.reasons) if name}
+    dropped = {name: count for name, count in sorted(dropped.items()) if count}
+    assert index.num_rows == int(kept.sum()) + sum(dropped.values()), (index.num_rows, int(kept.sum()), dropped)
+    return {
+        "files": files,
+        "files_passed_over": passed_over,
+        "documents_in": index.num_rows,
+        "documents_kept": int(kept.sum()),
+        "dropped": dropped,
+        "steps": funnel(index, step),
+        "sources": {
+            name: {
+                "kept": int((kept & (index.source[rows] == code)).sum()),
+                "dropped": counted(index, (index.source[rows] == code) & ~kept),
+            }
+            for code, name in sorted(enumerate(index.sources), key=lambda item: item[1])
+            if (index.source[rows] == code).any()
+        },
+        **{split: languages(index, kept & (fates.is_held_out[rows] == is_held_out)) for split, is_held_out in SPLITS},
+        "near_duplicates": near_duplicates(index, fates, config),
+        "paragraphs_removed": sum(map(len, fates.paragraphs.values())),
+        "personal_data": int(index.personal_data[rows][kept].sum()),
+        "histograms": histograms.figures(),
+        "thresholds": thresholds(config),
+        "warnings": warnings(index, config),
+    }
 
-    def see(self, row: dict[str, Any]) -> None:
-        """Count a record, kept or dropped."""
-        self.documents_in += 1
-        self.bytes_extracted += row["size"]
-        if row["encoding"]:
-            self.encodings[row["encoding"]] += 1
-        if row["reason"] is None:
-            return
-        self.dropped[row["reason"]] += 1
-        self.dropped_by_step[row["step"]] += 1
-        self.bytes_dropped_by_step[row["step"]] += row["size"]
-        self.reasons_by_source[row["source"]][row["reason"]] += 1
-        if "similarity" in row:
-            self.clusters[row["keeper"]].append(row["similarity"])
-        self.show("dropped", row["reason"], row)
 
-    def keep(self, row: dict[str, Any], split: str) -> None:
-        """Count a document of the result."""
-        self.kept_by_source[row["source"]] += 1
-        self.size[split][row["language"]] += row["size"]
-        self.count[split][row["language"]] += 1
-        self.show("kept", row["language"], row)
+SPLITS = (("train", False), ("validation", True))
 
-    def show(self, fate: str, name: str, row: dict[str, Any]) -> None:
-        """Hold the examples of smallest id, which no order of the input changes."""
-        shown = self.examples[fate].setdefault(name, [])
-        example = {key: row[key] for key in ("id", "source", "url", "language")}
-        example["excerpt"] = row["text"][:EXCERPT_CHARACTERS]
-        example |= {key: row[key] for key in ("keeper", "similarity") if key in row}
-        shown.append(example)
-        shown.sort(key=lambda item: (item["id"], item["source"], item["url"]))
-        del shown[EXAMPLES_EACH:]
 
-    def end(self) -> None:
-        """Check that nothing was lost on the way."""
-        kept = sum(self.kept_by_source.values())
-        assert self.documents_in == kept + self.dropped.total(), (self.documents_in, kept, self.dropped)
+def counted(index: Index, chosen: np.ndarray) -> dict[str, int]:
+    """How many of the chosen rows each reason dropped, by name."""
+    counts = np.bincount(index.reason[: index.num_rows][chosen], minlength=len(index.reasons))
+    return {
+        name: int(counts[code]) for code, name in sorted(enumerate(index.reasons), key=lambda i: i[1]) if counts[code]
+    }
 
-    def figures(self, warn_loss: float) -> dict[str, Any]:
-        """The object written to `figures.json`; sizes are bytes of UTF-8."""
-        left, size_left, steps = self.documents_in, self.bytes_extracted, []
-        for step in STEPS:
-            left -= self.dropped_by_step[step]
-            size_left -= self.bytes_dropped_by_step[step]
-            steps.append({"step": step, "documents": left, "dropped": self.dropped_by_step[step], "bytes": size_left})
+
+def funnel(index: Index, step: np.ndarray) -> list[dict[str, Any]]:
+    """Documents, bytes and tokens after each step, in all, by source and by language."""
+    rows = slice(0, index.num_rows)
+    order = {name: number for number, name in enumerate(STEPS)}
+    # The number of the step that dropped each row; what stays has passed them all.
+    dropped_at = np.array([order.get(name, len(STEPS)) for name in index.steps])[step]
+    found = []
+    for number, name in enumerate(STEPS):
+        left = dropped_at > number
+        entry = {"step": name, "dropped": int((dropped_at == number).sum()), **sums(index, left)}
+        for kind, codes, names in (
+            ("sources", index.source[rows], index.sources), ("languages", index.language[rows], index.languages),
+        ):  # fmt: skip
+            entry[kind] = {
+                label: sums(index, left & (codes == code))
+                for code, label in sorted(enumerate(names), key=lambda i: i[1])
+            }
+        found.append(entry)
+    return found
+
+
+def sums(index: Index, chosen: np.ndarray) -> dict[str, int]:
+    rows = slice(0, index.num_rows)
+    return {
+        "documents": int(chosen.sum()), "bytes": int(index.size[rows][chosen].sum()),
+        "tokens": int(index.tokens[rows][chosen].sum()),
+    }  # fmt: skip
+
+
+def languages(index: Index, chosen: np.ndarray) -> dict[str, dict[str, int]]:
+    """Documents and bytes by language."""
+    code = index.language[: index.num_rows]
+    by_name = {name: sums(index, chosen & (code == number)) for number, name in enumerate(index.languages)}
+    return {
+        what: {name: values[what] for name, values in sorted(by_name.items()) if values["documents"]}
+        for what in ("documents", "bytes", "tokens")
+    }
+
+
+def near_duplicates(index: Index, fates: Fates, config: CorpusConfig) -> dict[str, Any]:
+    """Clusters found: how many, the largest one's size and its lowest similarity to the document that stays; the
+    largest group that candidates alone would chain together; and how likely a pair of each similarity is found."""
+    gone = np.flatnonzero((fates.keeper != NOBODY) & ~np.isnan(fates.similarity))
+    found: dict[str, Any] = {"clusters": 0, "largest": 0, "lowest_similarity": None}
+    if len(gone):
+        keepers, inverse, sizes = np.unique(fates.keeper[gone], return_inverse=True, return_counts=True)
+        largest = int(np.argmax(sizes))
+        lowest = float(fates.similarity[gone][inverse == largest].min())
+        found = {"clusters": len(keepers), "largest": int(sizes[largest]) + 1, "lowest_similarity": round(lowest, 4)}
+    curve = [[similarity, round(found_share(similarity, config.minhash), 4)] for similarity in SIMILARITIES]
+    return found | {"candidates": fates.candidates, "largest_chain": fates.largest_component, "curve": curve}
+
+
+def thresholds(config: CorpusConfig) -> dict[str, Any]:
+    """The bounds that belong to the histograms: by score, for every language (`*`) or for one."""
+    return {
+        "language_confidence": {"*": config.min_language_confidence},
+        "perplexity": config.quality.max_perplexity,
+        "quality": config.quality.min_classifier,
+        "violence": {"*": config.safety.max_violence},
+        "hate": {"*": config.safety.max_hate},
+        "pornography": {"*": config.safety.max_pornography},
+        "contamination": {"*": config.decontamination.threshold},
+    }
+
+
+def warnings(index: Index, config: CorpusConfig) -> list[str]:
+    """Sources that are gone altogether, and those of which the near-duplicate step took a large share."""
+    told = []
+    rows = slice(0, index.num_rows)
+    for code, name in sorted(enumerate(index.sources), key=lambda item: item[1]):
+        mine = index.source[rows] == code
+        total, kept = int(mine.sum()), int((mine & (index.reason[rows] == 0)).sum())
+        why = counted(index, mine & (index.reason[rows] != 0))
+        if total and not kept:
+            worst = ", ".join(f"{reason} {count}" for reason, count in sorted(why.items(), key=lambda i: -i[1])[:3])
+            told.append(f"all {total} documents of the source `{name}` were dropped ({worst})")
+        elif why.get("near_duplicate", 0) > config.warn_source_loss * total:
+            told.append(f"near-duplicates took {why['near_duplicate']} of {total} documents of `{name}`")
+    return told
+
+
+def examples(index: Index, fates: Fates) -> dict[str, Any]:
+    """Documents to show: of each language some that stay, of each reason some that went, and the largest clusters.
+
+    Those of smallest id are taken, which no order of the input changes.
+    """
+    rows = np.arange(index.num_rows)
+    order = rows[np.lexsort((index.address[rows], index.id_low[rows], index.id_high[rows]))]
+    kept = {
+        name: first(order, (index.language[order] == code) & (index.reason[order] == 0))
+        for code, name in enumerate(index.languages)
+    }
+    dropped = {name: first(order, index.reason[order] == code) for code, name in enumerate(index.reasons) if name}
+    clusters = largest_clusters(index, fates)
+    wanted = np.unique(np.concatenate([*kept.values(), *dropped.values(), *clusters]).astype(np.int64))
+    shown = {place: example for place, example in excerpts(index, fates, wanted)}
+
+    def all_of(groups: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         return {
-            "files": self.files,
-            "files_passed_over": self.files_passed_over,
-            "documents_in": self.documents_in,
-            "documents_kept": sum(self.kept_by_source.values()),
-            "dropped": dict(sorted(self.dropped.items())),
-            "steps": steps,
-            "sources": {
-                name: {
-                    "kept": self.kept_by_source[name],
-                    "dropped": dict(sorted(self.reasons_by_source[name].items())),
-                }
-                for name in self.source_names()
-            },
-            "train": {
-                "documents": dict(sorted(self.count["train"].items())),
-                "bytes": dict(sorted(self.size["train"].items())),
-            },
-            "validation": {
-                "documents": dict(sorted(self.count["validation"].items())),
-                "bytes": dict(sorted(self.size["validation"].items())),
-            },
-            "encodings": dict(sorted(self.encodings.items())),
-            "near_duplicates": self.near_duplicates(),
-            "warnings": self.warnings(warn_loss),
+            name: [shown[place] for place in places.tolist()] for name, places in sorted(groups.items()) if len(places)
         }
 
-    def near_duplicates(self) -> dict[str, Any]:
-        """Clusters found, the largest one's size and its lowest similarity to the document that stays."""
-        if not self.clusters:
-            return {"clusters": 0, "largest": 0, "lowest_similarity": None}
-        largest = max(self.clusters.values(), key=len)
-        lowest = round(min(largest), 4)
-        return {"clusters": len(self.clusters), "largest": len(largest) + 1, "lowest_similarity": lowest}
+    return {
+        "kept": all_of(kept), "dropped": all_of(dropped),
+        "clusters": [[shown[place] for place in cluster.tolist()] for cluster in clusters],
+    }  # fmt: skip
 
-    def source_names(self) -> list[str]:
-        return sorted(self.kept_by_source.keys() | self.reasons_by_source.keys())
 
-    def warnings(self, warn_loss: float) -> list[str]:
-        """Sources that are gone altogether, and those of which the near-duplicate step took a large share."""
-        told = []
-        for name in self.source_names():
-            reasons = self.reasons_by_source[name]
-            total = self.kept_by_source[name] + reasons.total()
-            if not self.kept_by_source[name]:
-                why = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(3))
-                told.append(f"all {total} documents of the source `{name}` were dropped ({why})")
-            elif reasons["near_duplicate"] > warn_loss * total:
-                told.append(f"near-duplicates took {reasons['near_duplicate']} of {total} documents of `{name}`")
-        return told
+def first(order: np.ndarray, holds: np.ndarray) -> np.ndarray:
+    return order[np.flatnonzero(holds)[:EXAMPLES_EACH]]
+
+
+def largest_clusters(index: Index, fates: Fates) -> list[np.ndarray]:
+    """The largest clusters of near-duplicates: the document that stays, and the least similar of those that go."""
+    gone = np.flatnonzero((fates.keeper != NOBODY) & ~np.isnan(fates.similarity))
+    keepers, sizes = np.unique(fates.keeper[gone], return_counts=True)
+    by_size = sorted(
+        zip(sizes.tolist(), index.ids(keepers), keepers.tolist(), strict=True), key=lambda c: (-c[0], c[1])
+    )
+    found = []
+    for _, _, keeper in by_size[:CLUSTERS_SHOWN]:
+        members = gone[fates.keeper[gone] == keeper]
+        least = members[np.lexsort((index.id_low[members], fates.similarity[members]))[: EXAMPLES_EACH - 1]]
+        found.append(np.concatenate([[keeper], least]))
+    return found
+
+
+def excerpts(index: Index, fates: Fates, places: np.ndarray) -> list[tuple[int, dict[str, Any]]]:
+    """An example for each place: what it is, how it begins, and for a duplicate what stays instead."""
+    found = []
+    names = ["id", "source", "url", "language", "contaminated_by", "text"]
+    for number in np.unique(index.partition[places]).tolist():
+        mine = places[index.partition[places] == number]
+        mine = mine[np.argsort(index.row[mine], kind="stable")]
+        if int(mine[0]) >= index.num_rows:
+            names = ["id", "source", "url", "language", "text"]
+        for place, (_, row) in zip(mine.tolist(), read_rows(index.scored[number], index.row[mine], names), strict=True):
+            example = {name: row[name] for name in ("id", "source", "url")}
+            example["language"] = index.languages[index.language[place]]
+            example["excerpt"] = row["text"][:EXCERPT_CHARACTERS]
+            if row.get("contaminated_by") and index.reasons[index.reason[place]] == "contaminated":
+                example["contaminated_by"] = row["contaminated_by"]
+            if fates.keeper[place] != NOBODY:
+                example["keeper"] = index.ids(fates.keeper[place : place + 1])[0]
+                if not np.isnan(fates.similarity[place]):
+                    example["similarity"] = float(fates.similarity[place])
+            found.append((place, example))
+    return found

@@ -1,26 +1,30 @@
-"""What a folder of raw files holds, record by record, whatever its formats; nothing is read whole that may be large.
+"""What a raw file holds, record by record, whatever its format; nothing is read whole that may be large.
 
-In: a folder of `.html .htm .txt .md .py .jsonl .parquet .warc .warc.gz`. Out: `Record`s. A record that cannot be read
-carries its `problem` and no content, so that it is counted as a dropped document and never ends the run.
+In: an `InputFile`. Out: `Record`s. A record that cannot be read carries its `problem` and no content, so that it is
+counted as a dropped document and never ends the run.
 """
 
+import gzip
+import io
 import json
 import os
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from danlu.corpus.inputs import PAGE, SINGLE_FILES, TEXT, InputFile, extension, unpacked
 from danlu.run.errors import UserError
 
-PAGE, TEXT, SOURCE_CODE = "page", "text", "code"
-SINGLE_FILES = {".html": PAGE, ".htm": PAGE, ".txt": TEXT, ".md": TEXT, ".py": SOURCE_CODE}
-MANY_RECORDS = (".jsonl", ".parquet", ".warc", ".warc.gz")
-EXTENSIONS = (*SINGLE_FILES, *MANY_RECORDS)
 TEXT_FIELDS = ("text", "content")
 """Names under which JSON lines and Parquet hold a text; `html` holds a page."""
+FACTS = ("url", "title", "date")
+"""Fields beside it that are kept."""
 ROWS_AT_ONCE = 64
 """Parquet rows in memory at once. Our choice: 64 rows of the longest document allowed are still under 1 GB."""
+UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, zlib.error)
+"""What the readers raise for a file that is not whole; UnicodeError and pyarrow's own are ValueErrors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +32,17 @@ class Record:
     """One document as it came."""
 
     record: str
-    """Address: the file's path below the input, and the number within a file of many."""
+    """Address: the file's, and the number within a file of many."""
     source: str
-    """First folder below the input, or the file's name."""
     url: str
     """Where the document came from, else its address."""
     kind: str
     """`page`, `text` or `code`."""
+    offset: int = 0
+    """Byte of the file at which it begins (of the unpacked one for JSON lines); the row for Parquet."""
+    title: str = ""
+    date: str = ""
+    """As the record or the page states it."""
     content_type: str | None = None
     """The HTTP header, where there was one."""
     body: bytes = b""
@@ -43,78 +51,87 @@ class Record:
     """Why the content is missing."""
 
 
-def extension(path: Path) -> str:
-    """The file's known extension in lower case, or its last one."""
-    name = path.name.lower()
-    return ".warc.gz" if name.endswith(".warc.gz") else path.suffix.lower()
+@contextmanager
+def opened(file: InputFile) -> Iterator[BinaryIO]:
+    """The file's bytes, here or in an object store."""
+    if "://" not in file.place:
+        with open(file.place, "rb") as stream:
+            yield stream
+        return
+    import fsspec
+
+    with fsspec.open(file.place, "rb") as stream:
+        yield stream
 
 
-def input_files(folder: Path) -> tuple[list[Path], int]:
-    """Readable files below `folder` in name order, and how many others were passed over. Raises UserError if none."""
-    if not folder.is_dir():
-        raise UserError("no such folder of raw files", where=folder, mend="Run `danlu corpus fetch`, or give --input")
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    visible = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    files = [path for path in visible if extension(path) in EXTENSIONS]
-    if not files:
-        raise UserError("no file here that can be read", where=folder, mend=f"Known are: {' '.join(EXTENSIONS)}")
-    return files, len(visible) - len(files)
+@contextmanager
+def unpacking(file: InputFile) -> Iterator[BinaryIO]:
+    """The file's bytes without their compression, a piece at a time."""
+    with opened(file) as stream:
+        if extension(file.address).endswith(".gz"):
+            yield io.BufferedReader(gzip.GzipFile(fileobj=stream))  # type: ignore[arg-type]
+        elif extension(file.address).endswith(".zst"):
+            import pyarrow
 
-
-def readable(name: str) -> str:
-    """A file's name as text; bytes that are not UTF-8 are shown as `\\xe9`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def read_records(path: Path, folder: Path, limit: int) -> Iterator[Record]:
-    """The records of one file; none holds more than `limit` bytes. A file broken half-way ends in a `broken_file`."""
-    relative = path.relative_to(folder)
-    source = readable(relative.parts[0])
-    address = readable(relative.as_posix())
-    kind = SINGLE_FILES.get(extension(path))
-    try:
-        if kind is not None:
-            yield read_single(path, address, source, kind, limit)
-        elif extension(path) == ".jsonl":
-            yield from read_json_lines(path, address, source, limit)
-        elif extension(path) == ".parquet":
-            yield from read_parquet(path, address, source, limit)
+            yield io.BufferedReader(pyarrow.CompressedInputStream(stream, "zstd"))
         else:
-            yield from read_warc(path, address, source, limit)
-    except (OSError, ValueError, RuntimeError, EOFError) as error:
-        if isinstance(error, OSError) and error.errno is not None and not path.exists():
-            raise UserError("the file went away while it was read", where=path) from error
-        yield Record(record=f"{address}#broken", source=source, url=address, kind=TEXT, problem="broken_file")
+            yield stream
 
 
-def read_single(path: Path, address: str, source: str, kind: str, limit: int) -> Record:
+def read_records(file: InputFile, limit: int) -> Iterator[Record]:
+    """The records of one file; none holds more than `limit` bytes. A file broken half-way ends in a `broken_file`."""
+    known = unpacked(file.address)
+    try:
+        if known in SINGLE_FILES:
+            yield read_single(file, SINGLE_FILES[known], limit)
+        elif known == ".jsonl":
+            yield from read_json_lines(file, limit)
+        elif known == ".parquet":
+            yield from read_parquet(file, limit)
+        else:
+            yield from read_warc(file, limit)
+    except UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno is not None and not os.path.exists(file.place):
+            raise UserError("the file went away while it was read", where=file.place) from error
+        place = f"{file.address}#broken"
+        yield Record(record=place, source=file.source, url=file.address, kind=TEXT, problem="broken_file")
+
+
+def read_single(file: InputFile, kind: str, limit: int) -> Record:
     """A file that is one document."""
-    too_large = path.stat().st_size > limit
-    body = b"" if too_large else path.read_bytes()
-    problem = "too_large" if too_large else None
-    return Record(record=address, source=source, url=address, kind=kind, body=body, problem=problem)
+    with unpacking(file) as stream:
+        body = stream.read(limit + 1)
+    too_large = len(body) > limit
+    return Record(
+        record=file.address, source=file.source, url=file.address, kind=kind,
+        body=b"" if too_large else body, problem="too_large" if too_large else None,
+    )  # fmt: skip
 
 
-def read_json_lines(path: Path, address: str, source: str, limit: int) -> Iterator[Record]:
-    """One record a line: an object with `text` (or `content`) or `html`, and perhaps `url`."""
-    for number, line in enumerate(capped_lines(path, limit), start=1):
-        place = f"{address}#{number}"
-        if line is None:
-            yield Record(record=place, source=source, url=place, kind=TEXT, problem="too_large")
-        elif line.strip():
-            yield from_fields(parsed(line), place, source, limit)
+def read_json_lines(file: InputFile, limit: int) -> Iterator[Record]:
+    """One record a line: an object with `text` (or `content`) or `html`, and perhaps `url`, `title`, `date`."""
+    offset = 0
+    with unpacking(file) as stream:
+        for number, (line, length) in enumerate(capped_lines(stream, limit), start=1):
+            place = f"{file.address}#{number}"
+            if line is None:
+                yield Record(record=place, source=file.source, url=place, kind=TEXT, offset=offset, problem="too_large")
+            elif line.strip():
+                yield from_fields(parsed(line), place, file.source, offset, limit)
+            offset += length
 
 
-def capped_lines(path: Path, limit: int) -> Iterator[bytes | None]:
-    """Lines of a file; None for one longer than `limit`, which is skipped without being held in memory."""
-    with path.open("rb") as stream:
-        while line := stream.readline(limit + 1):
-            if line.endswith(b"\n") or len(line) <= limit:
-                yield line
-                continue
-            while line and not line.endswith(b"\n"):
-                line = stream.readline(limit + 1)
-            yield None
+def capped_lines(stream: BinaryIO, limit: int) -> Iterator[tuple[bytes | None, int]]:
+    """Lines and their lengths; None for one longer than `limit`, which is skipped without being held in memory."""
+    while line := stream.readline(limit + 1):
+        length = len(line)
+        if line.endswith(b"\n") or length <= limit:
+            yield line, length
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(limit + 1)
+            length += len(line)
+        yield None, length
 
 
 def parsed(line: bytes) -> dict[str, Any]:
@@ -126,56 +143,70 @@ def parsed(line: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def from_fields(fields: dict[str, Any], place: str, source: str, limit: int) -> Record:
+def from_fields(fields: dict[str, Any], place: str, source: str, offset: int, limit: int) -> Record:
     """A record from named fields; `broken_record` when no field holds a text."""
-    url = fields.get("url")
-    url = url if isinstance(url, str) and url else place
+    # A lone half of a surrogate pair has no UTF-8 form: it becomes "?".
+    facts = {
+        name: fields[name].encode("utf-8", "replace").decode() if isinstance(fields.get(name), str) else ""
+        for name in FACTS
+    }
+    facts["url"] = facts["url"] or place
+    about: dict[str, Any] = {"record": place, "source": source, "offset": offset, **facts}
     page = fields.get("html")
     content = page if isinstance(page, str | bytes) else next((fields[f] for f in TEXT_FIELDS if f in fields), None)
     if not isinstance(content, str | bytes):
-        return Record(record=place, source=source, url=url, kind=TEXT, problem="broken_record")
-    # A lone half of a surrogate pair has no UTF-8 form: it becomes "?".
+        return Record(**about, kind=TEXT, problem="broken_record")
     body = content.encode("utf-8", "replace") if isinstance(content, str) else content
     kind = PAGE if content is page else TEXT
     content_type = "text/html; charset=utf-8" if isinstance(content, str) and kind == PAGE else None
     if len(body) > limit:
-        return Record(record=place, source=source, url=url, kind=kind, problem="too_large")
-    return Record(record=place, source=source, url=url, kind=kind, content_type=content_type, body=body)
+        return Record(**about, kind=kind, problem="too_large")
+    return Record(**about, kind=kind, content_type=content_type, body=body)
 
 
-def read_parquet(path: Path, address: str, source: str, limit: int) -> Iterator[Record]:
+def read_parquet(file: InputFile, limit: int) -> Iterator[Record]:
     """One record a row, by the same field names as JSON lines."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as table:
-        columns = [name for name in (*TEXT_FIELDS, "html", "url") if name in table.schema_arrow.names]
+    with opened(file) as stream, pq.ParquetFile(stream) as table:
+        columns = [name for name in (*TEXT_FIELDS, "html", *FACTS) if name in table.schema_arrow.names]
         number = 0
         for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
             for fields in batch.to_pylist() if columns else [{}] * batch.num_rows:
                 number += 1
-                yield from_fields(fields, f"{address}#{number}", source, limit)
+                yield from_fields(fields, f"{file.address}#{number}", file.source, number - 1, limit)
 
 
-def read_warc(path: Path, address: str, source: str, limit: int) -> Iterator[Record]:
-    """One record a response of a web archive, gzipped or not."""
+def read_warc(file: InputFile, limit: int) -> Iterator[Record]:
+    """One record a response (or resource, or converted text) of a web archive, packed or not."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
+    wanted = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
     number = 0
-    with path.open("rb") as stream:
-        for entry in ArchiveIterator(stream, record_types=WarcRecordType.response):
-            number += 1
-            place = f"{address}#{number}"
-            url = entry.headers.get("WARC-Target-URI") or place
-            headers = entry.http_headers
-            content_type = headers.get("Content-Type") if headers is not None else None
-            kind = TEXT if (content_type or "").lower().startswith("text/plain") else PAGE
-            body = entry.reader.read(limit + 1)
-            problem = "too_large" if len(body) > limit else None
-            if content_type and not any(name in content_type.lower() for name in ("html", "text/plain", "xml")):
-                problem = "not_a_page"
-            yield Record(
-                record=place, source=source, url=url, kind=kind, content_type=content_type,
-                body=b"" if problem else body, problem=problem,
-            )  # fmt: skip
-    if not number and path.stat().st_size:
+    with opened(file) as stream:
+        for number, entry in enumerate(ArchiveIterator(stream, record_types=wanted, auto_decode="all"), start=1):
+            yield from_archive(entry, f"{file.address}#{number}", file.source, limit)
+    if not number and file.size:
         raise ValueError("no response in the archive")
+
+
+def from_archive(entry: Any, place: str, source: str, limit: int) -> Record:
+    """A record of a web archive: its headers, and the page without what HTTP had put around it."""
+    headers = entry.http_headers
+    content_type = headers.get("Content-Type") if headers is not None else entry.headers.get("Content-Type")
+    status = headers.status_code if headers is not None else None
+    body = entry.reader.read(limit + 1)
+    problem = "too_large" if len(body) > limit else None
+    is_encoded = headers is not None and any(headers.get(name) for name in ("Content-Encoding", "Transfer-Encoding"))
+    if "Content-Length" not in entry.headers or (not is_encoded and len(body) < min(entry.content_length, limit + 1)):
+        problem = "truncated"
+    elif content_type and not any(name in content_type.lower() for name in ("html", "text/plain", "xml")):
+        problem = "not_a_page"
+    elif status is not None and not 200 <= status < 300:
+        problem = "http_error"
+    return Record(
+        record=place, source=source, url=entry.headers.get("WARC-Target-URI") or place,
+        kind=TEXT if (content_type or "").lower().startswith("text/plain") else PAGE,
+        offset=entry.stream_pos, date=entry.headers.get("WARC-Date") or "", content_type=content_type,
+        body=b"" if problem else body, problem=problem,
+    )  # fmt: skip

@@ -7,17 +7,23 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
 from test_corpus_records import warc_response
 
 from danlu.corpus.build import build
-from danlu.corpus.config import CorpusConfig
-from danlu.corpus.plan import part_of
+from danlu.corpus.child import Child
+from danlu.corpus.choose import part_of
+from danlu.corpus.config import CorpusConfig, MinHashConfig, QualityConfig, SafetyConfig, SourceConfig
+from danlu.corpus.inputs import input_files
+from danlu.corpus.records import read_records
+from danlu.corpus.score import Scorer
 from danlu.run.errors import UserError
 
 PLACES = "harbour market station castle library museum garden bridge valley island village cathedral"
@@ -91,8 +97,8 @@ def documents(folder: Path, split: str) -> list[dict[str, Any]]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CorpusConfig]:
     root = tmp_path_factory.mktemp("mixed")
     config = CorpusConfig(
-        input=write(root / "raw", mixed_files()), out=root / "out", max_document_megabytes=1.0, validation_share=0.2,
-        source_weights={"prose": 2.5},
+        input=write(root / "raw", mixed_files()), out=root / "out", cache=root / "cache", max_document_megabytes=1.0,
+        validation_share=0.2, sources={"prose": SourceConfig(weight=2.5)},
     )  # fmt: skip
     build(config)
     return root, config
@@ -111,7 +117,18 @@ def test_every_document_is_kept_or_dropped_for_a_reason(built: tuple[Path, Corpu
         "language_unknown": 2, "near_duplicate": 1, "too_large": 1,
     }  # fmt: skip
     assert found["steps"][-1]["documents"] == found["documents_kept"]
-    assert found["encodings"]["gb18030"] == 5
+    left = found["documents_in"]
+    for step in found["steps"]:
+        assert step["documents"] == left - step["dropped"]
+        assert step["documents"] == sum(values["documents"] for values in step["sources"].values())
+        assert step["documents"] == sum(values["documents"] for values in step["languages"].values())
+        left = step["documents"]
+    kept = documents(built[0] / "out" / "documents", "train") + documents(built[0] / "out" / "documents", "validation")
+    gone = [row for path in (built[0] / "out" / "dropped").iterdir() for row in pq.read_table(path).to_pylist()]
+    assert sum(row["encoding"] == "gb18030" for row in kept + gone) == 5
+    assert sorted(row["record"] for row in kept + gone) == sorted({row["record"] for row in kept + gone})
+    assert len(kept + gone) == found["documents_in"]
+    assert all(row["reason"] and row["step"] for row in gone)
     assert found["near_duplicates"]["largest"] == 2
     assert found["near_duplicates"]["lowest_similarity"] >= 0.8
 
@@ -145,7 +162,8 @@ def test_examples_show_what_was_kept_and_what_was_dropped(built: tuple[Path, Cor
 
 def test_nothing_but_the_result_is_left(built: tuple[Path, CorpusConfig]) -> None:
     names = sorted(path.name for path in (built[0] / "out").iterdir())
-    assert names == ["documents", "examples.json", "figures.json"]
+    assert names == ["documents", "dropped", "examples.json", "figures.json", "manifest.json", "signatures"]
+    assert not [path for path in (built[0] / "cache").rglob("*") if path.name.startswith(".")]
 
 
 def test_names_order_and_parts_of_the_input_change_nothing(built: tuple[Path, CorpusConfig], tmp_path: Path) -> None:
@@ -159,14 +177,15 @@ def test_names_order_and_parts_of_the_input_change_nothing(built: tuple[Path, Co
     renamed |= {f"more/{i}.jsonl": line for i, line in enumerate(reversed(lines))}
     root = built[0]
     build(CorpusConfig(
-        input=write(tmp_path / "raw", renamed), out=tmp_path / "out", max_document_megabytes=1.0, validation_share=0.2,
-        source_weights={"prose": 2.5}, part_megabytes=0.005,
+        input=write(tmp_path / "raw", renamed), out=tmp_path / "out", cache=tmp_path / "cache", validation_share=0.2,
+        max_document_megabytes=1.0, sources={"prose": SourceConfig(weight=2.5)}, part_megabytes=0.005, partitions=3,
     ))  # fmt: skip
     assert len(list((tmp_path / "out" / "documents" / "train").iterdir())) > 1, "this run should write several parts"
     for split in ("train", "validation"):
         theirs, ours = (documents(folder / "out" / "documents", split) for folder in (root, tmp_path))
         for row in [*theirs, *ours]:
-            row.pop("url")
+            for name in ("url", "record", "offset"):
+                row.pop(name)
             if "twins" in row["source"] or "web" in row["source"]:
                 row.pop("source")
         assert ours == theirs
@@ -179,7 +198,6 @@ def test_an_empty_result_is_one_clear_line(tmp_path: Path) -> None:
         build(config)
     assert "language_unknown 1" in str(caught.value)
     assert not (tmp_path / "out" / "documents").exists()
-    assert not (tmp_path / "out" / ".work").exists()
 
 
 def test_files_without_a_document_are_one_clear_line(tmp_path: Path) -> None:
@@ -190,12 +208,161 @@ def test_files_without_a_document_are_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_weight_without_a_source_is_refused(tmp_path: Path) -> None:
     raw = write(tmp_path / "raw", {"a/1.txt": b"x"})
-    with pytest.raises(UserError, match=r"source_weights names `b`.*Here are: a"):
-        build(CorpusConfig(input=raw, out=tmp_path / "out", source_weights={"b": 2.0}))
+    with pytest.raises(UserError, match=r"the recipe's source `b` has no file.*Here are: a"):
+        build(CorpusConfig(input=raw, out=tmp_path / "out", sources={"b": SourceConfig(weight=2.0)}))
 
 
 def test_parts_are_ranges_of_ids() -> None:
-    assert [part_of(name * 32, 4) for name in "03478bcf"] == [0, 0, 1, 1, 2, 2, 3, 3]
+    high = np.array([int(digit * 16, 16) for digit in "03478bcf"], dtype=np.uint64)
+    assert part_of(high, 4).tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def manifest(config: CorpusConfig) -> bytes:
+    return (config.out / "manifest.json").read_bytes()
+
+
+def test_other_thresholds_cost_no_scoring(
+    built: tuple[Path, CorpusConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = replace(built[1], out=tmp_path / "out", languages=("zh",))
+    build(config)
+    assert "1 of 1 partitions are scored already" in capsys.readouterr().err
+    assert {row["language"] for row in documents(tmp_path / "out" / "documents", "train")} == {"zh"}
+
+
+def test_a_later_batch_takes_nothing_that_is_there_or_like_it(built: tuple[Path, CorpusConfig], tmp_path: Path) -> None:
+    """An exact copy, a near-duplicate and something new; the near-duplicate is longer, and goes all the same."""
+    files = {
+        "late/copy.txt": english(2).encode(), "late/near.txt": (english(1, 400) + " One more. And one.").encode(),
+        "late/new.txt": english(777).encode(),
+    }  # fmt: skip
+    config = replace(
+        built[1], input=write(tmp_path / "raw", files), out=tmp_path / "out", against=built[1].out, sources={}
+    )
+    build(config)
+    found = json.loads((config.out / "figures.json").read_text())
+    assert (found["documents_in"], found["documents_kept"]) == (3, 1)
+    assert found["dropped"] == {"exact_duplicate": 1, "near_duplicate": 1}
+    with pytest.raises(UserError, match="other MinHash bands"):
+        build(replace(config, minhash=MinHashConfig(bands=7)))
+
+
+def test_repeated_paragraphs_go_and_their_number_is_told(tmp_path: Path) -> None:
+    """Known fault D10: A = P1 P2 P3, B = P2 P4, C = A, D = P5 P5 P6."""
+    p = {n: english(n, 60) for n in range(1, 7)}
+    texts = {"A": (1, 2, 3), "B": (2, 4), "C": (1, 2, 3), "D": (5, 5, 6)}
+    files = {f"s/{name}.txt": "\n".join(p[n] for n in numbers).encode() for name, numbers in texts.items()}
+    config = CorpusConfig(
+        input=write(tmp_path / "raw", files), out=tmp_path / "out", cache=tmp_path / "cache", repeated_paragraphs=True,
+        validation_share=0.0, quality=QualityConfig(max_duplicate_lines=1.0, max_duplicate_line_characters=1.0,
+        max_duplicate_ngrams=(1.0,) * 6, max_top_ngram=(1.0,) * 3),
+    )  # fmt: skip
+    build(config)
+    rows = documents(tmp_path / "out" / "documents", "train")
+    assert sorted("\n".join(row["text"] for row in rows).split("\n")) == sorted(p.values())
+    found = figures(tmp_path)
+    assert (found["documents_kept"], found["paragraphs_removed"]) == (3, 2)
+    assert found["dropped"] == {"exact_duplicate": 1}
+
+
+HANGS = "# the page on which an extractor never comes back"
+
+
+def test_a_page_that_hangs_or_eats_memory_is_ended_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three scripts for the scoring process stand for what extractors do on some pages: loop, grow, crash."""
+    module = tmp_path / "site" / "sitecustomize.py"
+    module.parent.mkdir()
+    module.write_text(
+        "import os, sys\n"
+        "if 'danlu.corpus.child' in sys.orig_argv:\n"
+        "    import danlu.corpus.score as score\n"
+        "    real = score.extract\n"
+        "    def extract(page, mode):\n"
+        "        if 'LOOP' in page:\n"
+        "            sum(iter(int, 1))\n"
+        "        if 'GROW' in page:\n"
+        "            return 'x' * 3_000_000_000\n"
+        "        if 'CRASH' in page:\n"
+        "            os.kill(os.getpid(), 11)\n"
+        "        return real(page, mode)\n"
+        "    score.extract = extract\n"
+    )
+    monkeypatch.syspath_prepend(str(module.parent))
+    files = {f"s/{i}.html": page(english(i), "utf-8") for i in range(4)}
+    files |= {f"s/{word}.html": page(word, "utf-8") for word in ("LOOP", "GROW", "CRASH")}
+    config = CorpusConfig(input=write(tmp_path / "raw", files), out=tmp_path / "out", page_seconds=1.0)
+    found, _ = input_files(config)
+    child = Child(Scorer(config, None))
+    records = [record for file in found for record in read_records(file, 10_000)]
+    reasons = {row["record"]: row["reason"] for row in child.rows(records)}
+    child.close()
+    assert reasons.pop("s/LOOP.html") == "too_slow"
+    assert reasons.pop("s/GROW.html") == "too_much_memory"
+    assert reasons.pop("s/CRASH.html") == "extractor_died"
+    assert set(reasons.values()) == {None}
+    assert len(reasons) == 4
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+    built: tuple[Path, CorpusConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        build(replace(built[1], out=tmp_path / "out", dry_run=True))
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    assert "(1 are in the cache)" in told
+    assert "Estimated: 0.0 minutes" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_personal_data_are_masked_or_the_document_goes(tmp_path: Path) -> None:
+    text = english(5) + " Write to someone@mail.org or call +1 415 555 2671 today."
+    files = {"s/a.txt": text.encode(), "s/b.txt": english(6).encode()}
+    config = CorpusConfig(
+        input=write(tmp_path / "raw", files), out=tmp_path / "out", cache=tmp_path / "cache", validation_share=0.0
+    )
+    build(config)
+    masked = [row for row in documents(config.out / "documents", "train") if row["personal_data"]]
+    assert [row["text"][-46:] for row in masked] == ["Write to <email> or call <phone> today."[-46:].rjust(46)] or (
+        masked[0]["text"].endswith("Write to <email> or call <phone> today.")
+    )
+    build(replace(config, safety=SafetyConfig(personal_data="drop")))
+    assert figures(tmp_path)["dropped"] == {"personal_data": 1}
+
+
+def start_build(config: CorpusConfig, partitions: int) -> subprocess.Popen[bytes]:
+    words = ["--input", config.input, "--out", config.out, "--cache", config.cache, "--partitions", partitions]
+    return subprocess.Popen(
+        [sys.executable, "-m", "danlu.cli", "corpus", "build", *map(str, words)],
+        cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "partitions", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+)
+def test_a_build_killed_at_any_moment_goes_on_to_the_same_result(tmp_path: Path, kills: int, partitions: int) -> None:
+    files = {f"s/{i}.html": page(english(i, 3000), "utf-8") for i in range(60)}
+    raw = write(tmp_path / "raw", files)
+    whole = CorpusConfig(input=raw, out=tmp_path / "whole", cache=tmp_path / "c1")
+    assert start_build(whole, 1).wait() == 0
+    config = CorpusConfig(input=raw, out=tmp_path / "out", cache=tmp_path / "c2")
+    rng = random.Random(kills + partitions)
+    for _ in range(kills):
+        process = start_build(config, partitions)
+        time.sleep(rng.uniform(0.5, 6))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = {path: path.stat().st_mtime_ns for path in config.cache.rglob("*.parquet")}
+    process = start_build(config, partitions)
+    assert process.wait() == 0
+    assert manifest(config) == manifest(whole)
+    assert {path: path.stat().st_mtime_ns for path in done} == done, "a finished partition was scored again"
+    assert not list(config.out.glob(".work"))
 
 
 def test_control_c_in_the_middle_leaves_with_130_and_no_child(tmp_path: Path) -> None:

@@ -5,7 +5,16 @@ import sys
 
 import pytest
 
-from danlu.corpus.config import SOURCE_NAMES, CorpusConfig, FetchConfig, MinHashConfig, QualityConfig
+from danlu.corpus.config import (
+    SOURCE_NAMES,
+    CorpusConfig,
+    DecontaminationConfig,
+    FetchConfig,
+    MinHashConfig,
+    QualityConfig,
+    SafetyConfig,
+    SourceConfig,
+)
 from danlu.corpus.sources import SOURCES
 
 
@@ -20,7 +29,8 @@ def test_unknown_languages_stop_the_run_and_the_known_ones_are_listed() -> None:
     "values",
     [
         {"languages": ()}, {"extractor": "best"}, {"validation_share": 1.0}, {"validation_share": -0.1},
-        {"max_document_megabytes": 0}, {"source_weights": {"novel": -1.0}}, {"part_megabytes": 0},
+        {"max_document_megabytes": 0}, {"part_megabytes": 0}, {"engine": "embedded", "address": "ray://head:1"},
+        {"workers": -1}, {"page_seconds": 0}, {"quality": QualityConfig(max_perplexity={"zh": 9.0})},
         {"min_language_confidence": 1.5},
     ],
 )  # fmt: skip
@@ -52,3 +62,13 @@ def test_the_configuration_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_impossible_settings_of_a_source_are_refused() -> None:
+    for wrong in ({"weight": -1.0}, {"weight": float("inf")}, {"kind": "poems"}, {"languages": ("eng",)}):
+        with pytest.raises(ValueError, match=r"\w"):
+            SourceConfig(**wrong)
+    with pytest.raises(ValueError, match="treatment of personal data"):
+        SafetyConfig(personal_data="hide")
+    with pytest.raises(ValueError, match="threshold"):
+        DecontaminationConfig(threshold=0.0)

@@ -5,18 +5,22 @@ import json
 import os
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from danlu.corpus.records import Record, input_files, read_records
+from danlu.corpus.config import CorpusConfig, SourceConfig
+from danlu.corpus.inputs import InputFile, files_below, input_files, local_file, partitions, readable
+from danlu.corpus.records import Record, read_records
 from danlu.run.errors import UserError
 
 LIMIT = 1000
 
 
 def records(path: Path, folder: Path) -> list[Record]:
-    return list(read_records(path, folder, LIMIT))
+    inside = path.relative_to(folder)
+    return list(read_records(local_file(path, readable(inside.as_posix()), readable(inside.parts[0])), LIMIT))
 
 
 def test_a_single_file_is_one_document_of_its_first_folder(tmp_path: Path) -> None:
@@ -102,17 +106,91 @@ def test_a_broken_file_is_one_counted_skip(tmp_path: Path, name: str) -> None:
     assert (record.problem, record.source) == ("broken_file", name)
 
 
+def test_an_archive_that_is_cut_off_is_counted(tmp_path: Path) -> None:
+    whole = warc_response("https://example.org/1", "Content-Type: text/html", b"<p>" + b"word " * 100 + b"</p>")
+    (tmp_path / "a.warc").write_bytes(whole + whole[:-100])
+    packed = gzip.compress(whole)
+    (tmp_path / "a.warc.gz").write_bytes(packed + packed[: len(packed) // 2])
+    for name in ("a.warc", "a.warc.gz"):
+        assert [record.problem for record in records(tmp_path / name, tmp_path)] == [None, "truncated"]
+
+
+def test_an_archive_tells_where_and_when_and_unpacks_what_http_had_packed(tmp_path: Path) -> None:
+    packed = gzip.compress(b"<p>hello</p>")
+    body = warc_response("https://example.org/1", "Content-Encoding: gzip\r\nContent-Type: text/html", packed)
+    missing = body.replace(b"200 OK", b"404 No")
+    (tmp_path / "a.warc").write_bytes(body + missing)
+    first, second = records(tmp_path / "a.warc", tmp_path)
+    assert (first.body, first.date, first.offset) == (b"<p>hello</p>", "2024-01-01T00:00:00Z", 0)
+    assert (second.problem, second.offset) == ("http_error", len(body))
+
+
+def test_packed_files_are_read_and_a_bomb_is_no_larger_than_the_limit(tmp_path: Path) -> None:
+    lines = b'{"text": "one", "title": "T", "date": "2020"}\n{"text": "two"}\n'
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines))
+    (tmp_path / "b.jsonl.zst").write_bytes(pa.compress(lines, codec="zstd", asbytes=True))
+    for name in ("a.jsonl.gz", "b.jsonl.zst"):
+        found = records(tmp_path / name, tmp_path)
+        assert [(r.body, r.title, r.date, r.offset) for r in found] == [(b"one", "T", "2020", 0), (b"two", "", "", 46)]
+    bomb = gzip.compress(b"x" * 50_000_000)
+    (tmp_path / "c.txt.gz").write_bytes(bomb)
+    (tmp_path / "d.jsonl.gz").write_bytes(bomb)
+    assert [records(tmp_path / name, tmp_path)[0].problem for name in ("c.txt.gz", "d.jsonl.gz")] == ["too_large"] * 2
+    (tmp_path / "e.jsonl.gz").write_bytes(gzip.compress(lines)[:-20])
+    assert records(tmp_path / "e.jsonl.gz", tmp_path)[-1].problem == "broken_file"
+
+
+def found_in(folder: Path) -> tuple[list[InputFile], int]:
+    return input_files(CorpusConfig(input=folder))
+
+
 def test_missing_and_empty_folders_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        input_files(tmp_path / "absent")
+        found_in(tmp_path / "absent")
     with pytest.raises(UserError, match="no file here that can be read"):
-        input_files(tmp_path)
+        found_in(tmp_path)
     (tmp_path / "picture.png").write_bytes(b"x")
     (tmp_path / ".hidden.txt").write_bytes(b"x")
     with pytest.raises(UserError, match=r"Known are: \.html"):
-        input_files(tmp_path)
+        found_in(tmp_path)
     (tmp_path / "a.txt").write_bytes(b"x")
-    assert input_files(tmp_path) == ([tmp_path / "a.txt"], 1)
+    files, passed_over = found_in(tmp_path)
+    assert ([file.address for file in files], passed_over) == (["a.txt"], 1)
+
+
+def test_a_source_may_lie_elsewhere_and_in_an_object_store(tmp_path: Path) -> None:
+    (tmp_path / "crawl").mkdir()
+    for name in ("a.txt", "b.txt", "c.png"):
+        (tmp_path / "crawl" / name).write_bytes(b"here")
+    store = fsspec.filesystem("memory")
+    store.pipe("/bucket/deep/x.txt", b"stored")
+    store.pipe("/bucket/deep/y.jsonl", b'{"text": "line"}')
+    sources = {
+        "near": SourceConfig(path=str(tmp_path / "crawl" / "*.txt")), "far": SourceConfig(path="memory://bucket/deep"),
+    }  # fmt: skip
+    files, passed_over = input_files(CorpusConfig(input=tmp_path / "absent", sources=sources))
+    assert [file.address for file in files] == ["far/x.txt", "far/y.jsonl", "near/a.txt", "near/b.txt"]
+    assert passed_over == 0
+    assert [r.body for file in files for r in read_records(file, LIMIT)] == [b"stored", b"line", b"here", b"here"]
+    with pytest.raises(UserError, match="the source `none` has no file"):
+        input_files(CorpusConfig(input=tmp_path, sources={"none": SourceConfig(path=str(tmp_path / "*.txt"))}))
+    with pytest.raises(UserError, match="cannot be listed"):
+        input_files(CorpusConfig(input=tmp_path, sources={"s": SourceConfig(path="nosuch://bucket/x")}))
+
+
+def test_partitions_hold_every_file_once_and_new_ones_change_the_last_alone(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / f"{number:02}.txt").write_bytes(b"x" * 900_000 * (number % 3))
+    files, _ = files_below(tmp_path)
+    for wanted in (0, 1, 2, 8, 50):
+        pieces = partitions(files, CorpusConfig(partitions=wanted))
+        assert [file for piece in pieces for file in piece.files] == files
+        assert all(piece.files for piece in pieces)
+        assert len(pieces) == min(wanted, 20) or not wanted
+    before = [piece.digest() for piece in partitions(files, CorpusConfig())]
+    (tmp_path / "99.txt").write_bytes(b"new")
+    after = [piece.digest() for piece in partitions(files_below(tmp_path)[0], CorpusConfig())]
+    assert after[: len(before) - 1] == before[:-1]
 
 
 def test_a_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
