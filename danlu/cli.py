@@ -35,6 +35,24 @@ VERBS = {
         "danlu.corpus.build:build",
         "corpus",
     ),
+    "corpus train-lm": Verb(
+        "train the language models that score documents",
+        "danlu.corpus.train_config:TrainLmConfig",
+        "danlu.corpus.train:train_lm",
+        "perplexity",
+    ),
+    "corpus train-quality": Verb(
+        "train the classifier of good and bad text",
+        "danlu.corpus.train_config:TrainQualityConfig",
+        "danlu.corpus.train:train_quality",
+        "quality",
+    ),
+    "corpus train-safety": Verb(
+        "train the classifier of offensive text",
+        "danlu.corpus.train_config:TrainSafetyConfig",
+        "danlu.corpus.train:train_safety",
+        "safety",
+    ),
     "tokenizer train": Verb(
         "train a byte-level BPE vocabulary on a corpus",
         "danlu.tokenizer.config:TokenizerConfig",

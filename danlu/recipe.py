@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from danlu.conversations.config import ComparisonsConfig, ConversationsConfig
 from danlu.corpus.config import CorpusConfig, FetchConfig
+from danlu.corpus.train_config import TrainLmConfig, TrainQualityConfig, TrainSafetyConfig
 from danlu.evaluation.config import BenchmarksConfig, EvaluateConfig
 from danlu.inference.config import SampleConfig
 from danlu.report.config import ReportConfig
@@ -30,6 +31,12 @@ class Recipe:
 
     fetch: FetchConfig = field(default_factory=FetchConfig)
     """Raw material."""
+    perplexity: TrainLmConfig = field(default_factory=TrainLmConfig)
+    """Language models that score documents; part of a run where `sources` names their reference text."""
+    quality: TrainQualityConfig = field(default_factory=TrainQualityConfig)
+    """Classifiers of good and bad text; part of a run where `good_sources` names the good."""
+    safety: TrainSafetyConfig = field(default_factory=TrainSafetyConfig)
+    """Classifiers of offensive text; part of a run where `examples` names a file that is there."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     """Pages to clean, deduplicated documents."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -95,7 +102,15 @@ class Stage:
         default = type(table)()
         if table.out != default.out:
             raise UserError(f"`{self.name}.out` is set by the run", mend="Choose the run's folder with --out")
-        paths = {key: run / place for key, place in self.inputs.items() if getattr(table, key) == getattr(default, key)}
+        absent = not_part(recipe)
+        paths = {
+            key: run / place
+            for key, place in self.inputs.items()
+            if getattr(table, key) == getattr(default, key) and place.split("/")[0] not in absent
+        }
+        if self.name == "corpus" and table.evaluation_sets is None and recipe.benchmarks.data is not None:
+            # What a run is measured on must not be in what it learns from.
+            paths["evaluation_sets"] = recipe.benchmarks.data
         return dataclasses.replace(table, out=run / self.name, **paths)
 
     def work(self) -> Callable[[Any], Path]:
@@ -115,9 +130,34 @@ def with_models(config: C) -> C:
     return dataclasses.replace(config, **{name: found(path) for name, path in absent.items()})  # type: ignore[type-var]
 
 
+def not_part(recipe: Recipe) -> set[str]:
+    """Stages that a whole run of this recipe leaves out: no fetching where it names a folder of the user's own, and no
+    stage whose own material it does not name."""
+    is_named = {
+        "fetch": recipe.corpus.input == CorpusConfig().input,
+        "perplexity": bool(recipe.perplexity.sources) or recipe.perplexity.input != TrainLmConfig().input,
+        "quality": bool(recipe.quality.good_sources) or recipe.quality.good != TrainQualityConfig().good,
+        "safety": recipe.safety.examples != TrainSafetyConfig().examples,
+        "benchmarks": recipe.benchmarks.data is not None,
+    }
+    return {name for name, is_there in is_named.items() if not is_there}
+
+
 STAGES = (
     Stage("fetch", "danlu.corpus.fetch:fetch", {}),
-    Stage("corpus", "danlu.corpus.build:build", {"input": "fetch/raw"}),
+    Stage("perplexity", "danlu.corpus.train:train_lm", {"input": "fetch/raw"}),
+    Stage("quality", "danlu.corpus.train:train_quality", {"good": "fetch/raw", "bad": "fetch/raw"}),
+    Stage("safety", "danlu.corpus.train:train_safety", {}),
+    Stage(
+        "corpus",
+        "danlu.corpus.build:build",
+        {
+            "input": "fetch/raw",
+            "perplexity_models": "perplexity/models",
+            "quality_models": "quality/models",
+            "safety_models": "safety/models",
+        },
+    ),
     Stage("tokenizer", "danlu.tokenizer.train:train_tokenizer", {"input": "corpus/documents"}),
     Stage(
         "tokens",

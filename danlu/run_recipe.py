@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from danlu.corpus.config import CorpusConfig
-from danlu.recipe import STAGES, Recipe, Stage, with_models
+from danlu.recipe import STAGES, Recipe, Stage, not_part, with_models
 from danlu.run.errors import UserError
 from danlu.run.folder import is_complete, locked, run_stage, say
 
@@ -31,18 +30,10 @@ def plan(recipe: Recipe, out: Path, only: tuple[str, ...] = ()) -> list[tuple[st
 
 
 def chosen(recipe: Recipe, only: tuple[str, ...]) -> list[Stage]:
-    """The stages named, all when none is, but no fetching where the recipe names a folder of the user's own, and no
-    benchmarks where it names no data for them.
-
-    UserError for an unknown name.
-    """
+    """The stages named; all that are part of the recipe's run when none is. UserError for an unknown name."""
     names = [stage.name for stage in STAGES]
     for name in only:
         if name not in names:
             raise UserError(f"unknown stage `{name}`", mend=f"The stages are {', '.join(names)}")
-    left_out = set()
-    if recipe.corpus.input != CorpusConfig().input:
-        left_out.add("fetch")
-    if recipe.benchmarks.data is None:
-        left_out.add("benchmarks")
+    left_out = not_part(recipe)
     return [stage for stage in STAGES if (stage.name in only if only else stage.name not in left_out)]

@@ -78,6 +78,8 @@ def score_all(config: CorpusConfig, pieces: list[Partition], workers: int) -> li
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{piece.digest()}.parquet" for piece in pieces]
     missing = [piece for piece, path in zip(pieces, files, strict=True) if not path.exists()]
+    # The largest first, so that none is left alone at the end.
+    missing.sort(key=lambda piece: (-piece.cost, piece.number))
     if len(missing) < len(pieces):
         say(f"corpus: {len(pieces) - len(missing)} of {len(pieces)} partitions are scored already")
     work = ScorePartition(scorer=Scorer(config, evaluation_items(config, folder)), folder=folder.resolve())

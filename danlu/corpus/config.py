@@ -181,8 +181,8 @@ class QualityConfig:
     """Share of punctuation among the visible characters of a Chinese document at most. Our choice: prose has 0.1 to
     0.2."""
     max_boilerplate: float = 0.3
-    """Share of lines at most that hold nothing but words of navigation, imprint and the like ("登录", "版权所有",
-    "Sign in"). Our choice."""
+    """Share of characters at most in lines that hold nothing but words of navigation, imprint and the like ("登录",
+    "版权所有", "Sign in"). Our choice."""
     max_perplexity: dict[str, float] = field(default_factory=dict)
     """Perplexity at most by language, under the models of `perplexity_models`; no bound for a language not named. A
     bound without a model stops the build."""
@@ -336,7 +336,3 @@ class CorpusConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must not be negative")
         if self.address and self.engine != "ray":
             raise ValueError("address is that of a Ray cluster: it needs `--engine ray`")
-        if self.quality.max_perplexity and self.perplexity_models is None:
-            raise ValueError("quality.max_perplexity needs perplexity_models: `danlu corpus train-lm` makes them")
-        if self.quality.min_classifier and self.quality_models is None:
-            raise ValueError("quality.min_classifier needs quality_models: `danlu corpus train-quality` makes them")

@@ -35,10 +35,11 @@ def with_earlier(index: Index, config: CorpusConfig) -> Index:
             nothing = np.zeros(count, dtype=np.int16)
             values: dict[str, np.ndarray] = {
                 "partition": np.full(count, number, dtype=np.int32), "row": np.arange(row, row + count),
-                "id_high": high, "id_low": low, "key": key[row : row + count],
-                "address": np.zeros(count, dtype=np.uint64), "size": columns["size"], "tokens": columns["tokens"], "quality": np.zeros(count, dtype=np.float32),
-                "source": sources.codes(columns["source"]), "language": languages.codes(columns["language"]),
-                "step": nothing, "reason": nothing, "personal_data": nothing,
+                "id_high": high, "id_low": low, "key": key[row : row + count], "size": columns["size"],
+                "address": np.zeros(count, dtype=np.uint64), "quality": np.zeros(count, dtype=np.float32),
+                "tokens": columns["tokens"], "source": sources.codes(columns["source"]),
+                "language": languages.codes(columns["language"]), "step": nothing, "reason": nothing,
+                "personal_data": nothing,
             }  # fmt: skip
             for name, column in values.items():
                 added.setdefault(name, []).append(column)

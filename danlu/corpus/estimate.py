@@ -6,7 +6,7 @@ from pathlib import Path
 from danlu.corpus.config import CorpusConfig
 from danlu.corpus.inputs import MANY_RECORDS, PAGES, InputFile, Partition, output_parts, unpacked
 
-PAGE_MEGABYTES_A_SECOND = {"fast": 12.0, "balanced": 10.0, "quality": 3.0}
+PAGE_MEGABYTES_A_SECOND = {"fast": 6.0, "balanced": 4.0, "quality": 2.0}
 TEXT_MEGABYTES_A_SECOND = 0.5
 """Input read, extracted and scored by one core in a second; `benchmarks/corpus.py` measures it."""
 INDEX_BYTES = 300

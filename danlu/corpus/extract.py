@@ -126,6 +126,17 @@ def fast(page: str) -> str:
     return tidy(extract_plain_text(page, main_content=True, preserve_formatting=True, alt_texts=False))
 
 
+def left_out(page: str) -> str:
+    """What a page shows besides its main text: navigation, lists of links, imprint; one block a line."""
+    from resiliparse.extract.html2text import extract_plain_text
+
+    if nesting(page) > DEEPEST_NESTING:
+        return ""
+    main = set(extract(page, "balanced").split("\n"))
+    lines = tidy(extract_plain_text(page, main_content=False, preserve_formatting=True, alt_texts=False)).split("\n")
+    return "\n".join(line for line in lines if line.strip() and line not in main)
+
+
 def is_suspicious(text: str, page: str) -> bool:
     """True when the fast extractor found little, or little of what the page shows."""
     from resiliparse.extract.html2text import extract_plain_text

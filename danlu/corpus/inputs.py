@@ -32,9 +32,11 @@ SINGLE_FILES = PAGES | TEXTS | dict.fromkeys(CODE_EXTENSIONS.split(), SOURCE_COD
 EXTENSIONS = (*PAGES, *TEXTS, *MANY_RECORDS)
 """Named where no file is known; source code's are too many."""
 
+TEXT_COST = 8
+"""Bytes of web pages that take as long as a byte of text; `benchmarks/corpus.py` measures both."""
 PARTITION_BYTES = 8_000_000
-"""Input of one partition, about; a larger file is one by itself. Our choice: some seconds of work, so that all cores
-have some, and an interrupted build loses little."""
+"""Web pages of one partition, about, or an eighth of it of text; a larger file is one by itself. Our choice: some
+seconds of work, so that all cores have some, and an interrupted build loses little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +62,8 @@ class Partition:
     files: tuple[InputFile, ...]
 
     @property
-    def size(self) -> int:
-        return sum(file.size for file in self.files)
+    def cost(self) -> int:
+        return sum(map(cost, self.files))
 
     def digest(self) -> str:
         """Known by what is in it: the same files give the same partition, wherever they lie."""
@@ -178,19 +180,25 @@ def partitions(files: list[InputFile], config: CorpusConfig) -> list[Partition]:
     groups: list[list[InputFile]] = [[]]
     size = 0
     for file in files:
-        if groups[-1] and size + file.size > PARTITION_BYTES:
+        if groups[-1] and size + cost(file) > PARTITION_BYTES:
             groups.append([])
             size = 0
         groups[-1].append(file)
-        size += file.size
+        size += cost(file)
     return [Partition(number=number, files=tuple(group)) for number, group in enumerate(groups)]
+
+
+def cost(file: InputFile) -> int:
+    """Work that a file makes, in bytes of web pages: most of a page is no text, and takes next to no time."""
+    is_pages = unpacked(file.address) in (*PAGES, ".warc")
+    return file.size if is_pages else TEXT_COST * file.size
 
 
 def cut_into(files: list[InputFile], wanted: int) -> Iterator[Partition]:
     """Exactly `wanted` partitions, or one a file where the files are fewer, by the bytes before each file."""
     wanted = min(wanted, len(files))
     # Every file counts for a little, so that empty ones are spread too.
-    sizes = [file.size + 1 for file in files]
+    sizes = [cost(file) + 1 for file in files]
     total, before, start = sum(sizes), 0, 0
     for number in range(wanted):
         end = start

@@ -33,11 +33,13 @@ def start_engine(config: CorpusConfig) -> int:
         if not ray.is_initialized():
             ray.init(
                 address=config.address or None,
-                ignore_reinit_error=True,
+                num_cpus=None if config.address else config.workers or None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
         daft.set_runner_ray(address=config.address or None, noop_if_initialized=True)
+        if daft.get_or_create_runner().name != "ray":
+            raise RuntimeError("this process has already worked without it; begin a new one")
         cores = int(ray.cluster_resources().get("CPU", 1))
     except ImportError as error:
         raise UserError("Ray is not installed", where="--engine ray", mend="pip install 'danlu[cluster]'") from error

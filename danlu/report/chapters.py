@@ -5,11 +5,12 @@ did not save is None or an empty list, and its place on the page stays empty.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from danlu.report.formatting import is_number
-from danlu.report.labels import LANGUAGES, REASONS, SKILLS, STEPS, in_order, label
+from danlu.report.labels import LANGUAGES, REASONS, SCORES, SKILLS, STEPS, in_order, label
 from danlu.run.errors import UserError
 
 Figures = dict[str, Any]
@@ -72,8 +73,40 @@ def corpus(run: Path, summary: Figures) -> Figures:
         ],
         "sources": _sources(figures.get("sources", {})),
         "languages": languages(figures),
+        "funnel": _funnel(figures.get("steps", [])),
+        "histograms": _histograms(figures.get("histograms", {}), figures.get("thresholds", {})),
+        "clusters": read_json(run / "corpus" / "examples.json").get("clusters", []),
         "examples": _examples(read_json(run / "corpus" / "examples.json")),
     }
+
+
+def _funnel(steps: list[Figures]) -> list[Figures]:
+    """For each source and language, what was read, and what was left after each step: documents, bytes, tokens."""
+    rows = []
+    for kind in ("sources", "languages"):
+        names = steps[0].get(kind, {}) if steps else {}
+        for name in names:
+            lefts = [step[kind].get(name, {}) for step in steps]
+            first, last = lefts[0], lefts[-1]
+            bars = [share(left.get("bytes"), first.get("bytes")) for left in lefts]
+            rows.append({"kind": kind, "name": name, "first": first, "last": last, "bars": bars})
+    return rows
+
+
+def _histograms(histograms: Figures, thresholds: Figures) -> list[Figures]:
+    """The spread of each score by language: heights of its bars, and where its threshold stands, 0 to 1."""
+    drawn = []
+    for score in in_order(SCORES, set(histograms)):
+        for language in in_order(LANGUAGES, set(histograms[score])):
+            counts = histograms[score][language]
+            bounds = thresholds.get(score, {})
+            bound = bounds.get(language, bounds.get("*"))
+            if score == "perplexity" and bound is not None:
+                bound = math.log10(max(bound, 1)) / 5
+            heights = [share(count, max(counts)) or 0 for count in counts]
+            names = {"label": label(SCORES, score), "language": label(LANGUAGES, language), "style": language}
+            drawn.append({**names, "heights": heights, "bound": bound, "documents": sum(counts)})
+    return drawn
 
 
 def _sources(sources: Figures) -> list[Figures]:

@@ -5,6 +5,9 @@ Label = tuple[str, str]
 
 STAGES: dict[str, Label] = {
     "fetch": ("Raw material", "原料"),
+    "perplexity": ("Language models for scoring", "评分用语言模型"),
+    "quality": ("Quality classifiers", "质量分类器"),
+    "safety": ("Safety classifiers", "安全分类器"),
     "corpus": ("Corpus", "语料"),
     "tokenizer": ("Tokenizer", "分词"),
     "tokens": ("Token shards", "编码"),
@@ -32,8 +35,11 @@ STEPS: dict[str, Label] = {
     "extract": ("Extract the main text", "抽取正文"),
     "language": ("Identify the language", "识别语言"),
     "quality": ("Judge the quality", "质量规则"),
+    "safety": ("Drop offensive text", "剔除不良内容"),
+    "decontamination": ("Drop evaluation items", "剔除评测题目"),
     "exact_duplicates": ("Drop exact duplicates", "精确去重"),
     "near_duplicates": ("Drop near duplicates", "模糊去重"),
+    "paragraphs": ("Drop repeated paragraphs", "段落去重"),
 }
 
 SKILLS: dict[str, Label] = {
@@ -80,11 +86,29 @@ REASONS: dict[str, str] = {
     "too_large": "larger than a document may be",
     "broken_file": "a file that cannot be read to its end",
     "broken_record": "a record without a text",
+    "truncated": "a record that breaks off",
+    "http_error": "what a server answers when a page is not there",
+    "too_slow": "a page on which the extractor did not come back in time",
+    "too_much_memory": "a page for which the extractor wanted too much memory",
+    "extractor_died": "a page that ended the extractor",
+    "extractor_failed": "a page on which the extractor failed",
     "not_a_page": "an image, a program or another thing that is no text",
     "empty": "no main text was found in the page",
     "invalid_encoding": "bytes that no character set explains",
     "language_unknown": "too few letters, or a language that cannot be told",
     "other_language": "a language that the recipe does not keep",
+    "mixed": "a fifth or more of it is in another language",
+    "few_han": "Chinese with few Chinese characters: names, prices, addresses",
+    "much_punctuation": "Chinese with too many marks",
+    "boilerplate": "mostly lines of navigation, imprint and sharing",
+    "perplexity": "text that surprises the language model of clean text",
+    "classifier": "text that the classifier takes for bad",
+    "violence": "threats, incitement, cruelty",
+    "hate": "runs down people for what they are",
+    "pornography": "pornographic text",
+    "personal_data": "holds personal data, and the recipe drops such documents",
+    "contaminated": "holds an item of the evaluation sets",
+    "repeated_paragraphs": "every paragraph of it stands elsewhere",
     "too_short": "too few words, in Chinese too few characters",
     "too_long": "too many words, in Chinese too many characters",
     "short_words": "words too short on average: symbols, lists of letters",
@@ -104,6 +128,17 @@ REASONS: dict[str, str] = {
     "code_few_letters": "code that is mostly not letters or digits",
     "exact_duplicate": "the same text as a document that stays",
     "near_duplicate": "almost the same text as a document that stays",
+}
+
+
+SCORES: dict[str, Label] = {
+    "language_confidence": ("Certainty of the language", "语种置信度"),
+    "perplexity": ("Perplexity, powers of 10 from 1 to 100,000", "困惑度"),
+    "quality": ("Quality by the classifier", "质量分"),
+    "violence": ("Violence", "暴力"),
+    "hate": ("Hate", "仇恨"),
+    "pornography": ("Pornography", "色情"),
+    "contamination": ("Overlap with an evaluation item", "与评测题目的重合"),
 }
 
 

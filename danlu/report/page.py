@@ -57,7 +57,7 @@ CHAPTERS = (
 )
 
 
-OPTIONAL = {"benchmarks"}
+OPTIONAL = {"perplexity", "quality", "safety", "benchmarks"}
 """Stages that a run need not have."""
 
 

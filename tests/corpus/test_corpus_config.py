@@ -30,7 +30,7 @@ def test_unknown_languages_stop_the_run_and_the_known_ones_are_listed() -> None:
     [
         {"languages": ()}, {"extractor": "best"}, {"validation_share": 1.0}, {"validation_share": -0.1},
         {"max_document_megabytes": 0}, {"part_megabytes": 0}, {"engine": "embedded", "address": "ray://head:1"},
-        {"workers": -1}, {"page_seconds": 0}, {"quality": QualityConfig(max_perplexity={"zh": 9.0})},
+        {"workers": -1}, {"page_seconds": 0},
         {"min_language_confidence": 1.5},
     ],
 )  # fmt: skip

@@ -117,7 +117,10 @@ def test_each_rule_for_pages_has_a_document_that_breaks_it(name: str, text: str)
         ("repeated_passages", (CHINESE[:60] + "然后发生了新的事情。") * 3),
         ("few_han", "一次性用品的价格与地址" * 6 + "Floor room number street building " * 8),
         ("much_punctuation", "好，的！是？了。在、和；" * 12 + "一次性用品的价格与地址和其他说明都在这里可以看到"),
-        ("boilerplate", "\n".join([CHINESE, "登录", "注册", "版权所有", "责任编辑：王某"])),
+        (
+            "boilerplate",
+            "\n".join([CHINESE[:53], "登录 | 注册", "联系我们  关于我们", "某某网络公司 版权所有", "责任编辑：王某"]),
+        ),
     ],
 )
 def test_chinese_has_its_own_counterparts(name: str, text: str) -> None:

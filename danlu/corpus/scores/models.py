@@ -18,8 +18,10 @@ def check_models(config: CorpusConfig) -> list[str]:
     told = []
     for name, languages_of, verb, bounds in kinds:
         folder = getattr(config, name)
-        if folder is None:
+        if folder is None and not bounds:
             continue
+        if folder is None:
+            raise UserError(f"a bound needs {name}", where="corpus", mend=f"`danlu corpus {verb}` makes them")
         have = languages_of(folder) if folder.is_dir() else []
         if not have:
             raise UserError(f"{name}: holds no model", where=folder, mend=f"`danlu corpus {verb}` makes one")

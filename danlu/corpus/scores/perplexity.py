@@ -12,7 +12,7 @@ from typing import Any
 
 from danlu.run.errors import UserError
 
-RARE = "<rare>"
+RARE = "<unk>"
 """Stands for every word that the model does not know, and in training for those that occur once."""
 MOST_TOKENS = 2000
 """Tokens of a document that are scored. Our choice: the figure hardly moves after some hundreds."""
@@ -51,7 +51,7 @@ def perplexity(folder: Path, language: str, words: Sequence[str]) -> float | Non
     model = open_model(folder, language)
     if model is None or not words:
         return None
-    known = [word if word in model else RARE for word in normalised(words[:MOST_TOKENS])]
+    known = normalised(words[:MOST_TOKENS])
     return float(10 ** (-model.score(" ".join(known), bos=True, eos=False) / len(known)))
 
 

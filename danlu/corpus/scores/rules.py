@@ -56,24 +56,24 @@ def measure(text: str, language: str) -> Scores:
         "longest_line": float(max(map(len, lines), default=0)),
         "han": share(num(CLASSES.HAN), visible),
         "punctuation": share(num(CLASSES.SIGN), visible),
-        "boilerplate": share(sum(map(is_boilerplate, lines)), len(lines)),
+        "boilerplate": share(sum(len(line) for line in lines if is_boilerplate(line)), sum(map(len, lines))),
         "lorem_ipsum": float("lorem ipsum" in text.lower()),
     }
     return scores | repetition(lines, units[:MEASURED_UNITS], CHARACTERS_A_WORD if by_characters else 1)
 
 
 BOILERPLATE = re.compile(
-    r"""^\W*(?:
-    (?:登录|注册|首页|返回|上一[页篇条]|下一[页篇条]|更多|分享到?|收藏|评论|点赞|举报|打印|关闭|客户端|扫一扫|手机版|网站地图|联系我们|关于我们|免责声明
-    |版权所有|版权声明|责任编辑|编辑|来源|作者|阅读|浏览|热门|推荐|相关(?:阅读|新闻|文章|推荐)|广告|字号|大|中|小|订阅|搜索|微信|微博|朋友圈|QQ空间|导航
-    |京ICP备|ICP备案|公网安备|增值电信|许可证|未经.{0,8}(?:许可|授权)|转载请注明)[\w\s:：|,，、.-]{0,24}
-    |(?:home|sign\ ?(?:in|up)|log\ ?(?:in|out)|register|menu|search|share(?:\ this)?|tweet|print|e-?mail|comments?|reply
+    r"""^\W*(?:(?:
+    登录|注册|首页|返回(?:首页|顶部|列表)?|上一[页篇条]|下一[页篇条]|查看?更多|更多|分享到?|收藏|评论|点赞|举报|打印|关闭|客户端|扫一扫|手机版|网站地图
+    |联系我们|关于我们|免责声明|版权声明|热门|推荐|相关(?:阅读|新闻|文章|推荐)|广告|字号|大|中|小|订阅|搜索|微信|微博|朋友圈|QQ空间|导航|阅读全文|阅读
+    |home|sign\ ?(?:in|up)|log\ ?(?:in|out)|register|menu|search|share(?:\ this)?|tweet|print|e-?mail|comments?|reply
     |subscribe|newsletter|next|previous|prev|back(?:\ to\ top)?|read\ more|more|related(?:\ articles)?|advertisement
     |privacy\ policy|terms(?:\ of\ (?:use|service))?|cookies?(?:\ policy)?|contact(?:\ us)?|about(?:\ us)?|faq|help
-    |copyright|all\ rights\ reserved|follow\ us|facebook|twitter|instagram|youtube|pinterest|click\ here
-    |skip\ to\ content)
-    [\w\s:|,.©-]{0,24}
-    )\W*$""",
+    |follow\ us|facebook|twitter|instagram|youtube|pinterest|click\ here|skip\ to\ content
+    )(?:[\W\d]+|$))+$
+    |^\W*(?:(?:责任编辑|编辑|来源|作者|记者|浏览次数|阅读次数)[:：].{0,24}
+    |.{0,20}(?:版权所有|京ICP备|ICP备案|公网安备|增值电信业务|许可证|未经.{0,8}(?:许可|授权)|转载请注明|copyright
+    |all\ rights\ reserved).{0,30})$""",
     re.VERBOSE | re.IGNORECASE,
 )
 """A line of nothing but navigation, imprint or sharing."""
