@@ -16,19 +16,19 @@ from danlu.run.files import digest
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data" / "alignment"
 STAGES = (
-    "corpus", "tokenizer", "tokens", "pretrain", "conversations", "sft", "responses", "comparisons", "pmp", "reward",
-    "ppo", "evaluate",
+    "perplexity", "quality", "corpus", "tokenizer", "tokens", "pretrain", "conversations", "sft", "responses",
+    "comparisons", "pmp", "reward", "ppo", "evaluate",
 )  # fmt: skip
 SMALL = [
     "--tokenizer.vocab-size", "700", "--tokenizer.num-extra-special", "0",
     "--pretrain.model.hidden-size", "32", "--pretrain.model.intermediate-size", "64",
     "--pretrain.model.num-hidden-layers", "2", "--pretrain.model.num-attention-heads", "2",
-    "--pretrain.model.num-key-value-heads", "2", "--pretrain.step.sequence-length", "128",
+    "--pretrain.model.num-key-value-heads", "2", "--pretrain.step.sequence-length", "192",
     "--pretrain.step.max-steps", "12", "--pretrain.step.warmup-steps", "2", "--pretrain.step.checkpoint-every", "3",
     "--pretrain.step.batch-size", "4", "--pretrain.step.micro-batch-size", "4", "--pretrain.step.no-compile",
     "--conversations.num-conversations", "300", "--conversations.test-per-skill", "3",
     "--conversations.num-alignment", "400",
-    "--sft.step.sequence-length", "128", "--sft.step.max-steps", "8", "--sft.step.warmup-steps", "2",
+    "--sft.step.sequence-length", "192", "--sft.step.max-steps", "8", "--sft.step.warmup-steps", "2",
     "--sft.step.batch-size", "4", "--sft.step.micro-batch-size", "4", "--sft.step.checkpoint-every", "3",
     "--sft.step.no-compile", "--evaluate.max-new-tokens", "4",
     "--responses.num-prompts", "24", "--responses.num-responses", "2", "--responses.prompts-at-once", "8",
@@ -38,12 +38,12 @@ SMALL = [
         word
         for stage in ("pmp", "reward")
         for word in (
-            f"--{stage}.step.sequence-length", "128", f"--{stage}.step.batch-size", "40",
+            f"--{stage}.step.sequence-length", "192", f"--{stage}.step.batch-size", "40",
             f"--{stage}.step.micro-batch-size", "4", f"--{stage}.step.warmup-steps", "2",
             f"--{stage}.step.checkpoint-every", "2", f"--{stage}.step.no-compile",
         )
     ),
-    "--ppo.max-steps", "6", "--ppo.frozen-steps", "2", "--ppo.checkpoint-every", "2", "--ppo.sequence-length", "128",
+    "--ppo.max-steps", "6", "--ppo.frozen-steps", "2", "--ppo.checkpoint-every", "2", "--ppo.sequence-length", "192",
     "--ppo.micro-batch-size", "4", "--ppo.pretrain-batch-size", "4", "--ppo.rollout.queries", "4",
     "--ppo.rollout.max-new-tokens", "8", "--ppo.samples-every", "2",
 ]  # fmt: skip
@@ -60,6 +60,19 @@ def danlu(*words: str, stdin: str | None = None) -> subprocess.CompletedProcess[
     )
 
 
+SOURCES = {
+    "zh": ("peoples-daily", "novel", "chinese-web"),
+    "en": ("django-docs", "django-docs", "english-web"),
+}
+"""Where the texts and pages of a language lie: the sources that the demo's recipe names."""
+
+
+NAVIGATION = {
+    "zh": "首页 新闻 体育 娱乐 财经 汽车 房产 教育 登录 注册 关于我们 联系我们 网站地图 版权所有 不得转载",
+    "en": "Home News Sports Business Markets Weather Sign in Register About us Contact us Privacy policy Terms of use",
+}
+
+
 def make_raw_folder(run: Path) -> None:
     """Pages and texts in both languages, as the fetch stage would leave them."""
     if not SHARED.is_dir():
@@ -67,14 +80,17 @@ def make_raw_folder(run: Path) -> None:
     for language in ("zh", "en"):
         records = json.loads((SHARED / f"alpaca_{language}_demo.json").read_text(encoding="utf-8"))
         texts = [record["output"] for record in records if len(record["output"]) > 200][:120]
-        folder = run / "fetch" / "raw" / language
-        folder.mkdir(parents=True)
+        raw = run / "fetch" / "raw"
+        for source in SOURCES[language]:
+            (raw / source).mkdir(parents=True, exist_ok=True)
         for number, text in enumerate(texts):
             if number % 2:
-                (folder / f"{number}.txt").write_text(text, encoding="utf-8")
+                (raw / SOURCES[language][number % 4 // 2] / f"{number}.txt").write_text(text, encoding="utf-8")
             else:
+                folder = raw / SOURCES[language][2]
                 body = "".join(f"<p>{html.escape(line)}</p>" for line in text.splitlines() if line.strip())
-                page = f"<html><head><meta charset=utf-8></head><body><nav>Home</nav><main>{body}</main></body></html>"
+                main = f"<nav>{NAVIGATION[language]}</nav><main>{body}</main>"
+                page = f"<html><head><meta charset=utf-8></head><body>{main}</body></html>"
                 (folder / f"{number}.html").write_text(page, encoding="utf-8")
 
 
