@@ -262,8 +262,8 @@ class CorpusConfig:
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     """Settings by source; also sources that lie elsewhere."""
     extractor: str = "balanced"
-    """HTML to main text: `fast` (resiliparse), `quality` (trafilatura), `balanced` (the second where the first is
-    unsure)."""
+    """HTML to main text: `fast` (running text among resiliparse's blocks), `quality` (what of it trafilatura finds
+    too), `balanced` (the second where the first is unsure)."""
     page_seconds: float = 10.0
     """Processor seconds for one page at most; the process that reads it is ended then. Our choice: ordinary pages take
     a hundredth of a second."""

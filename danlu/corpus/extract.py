@@ -1,7 +1,8 @@
 """HTML to the page's main text.
 
-In: a page's bytes. Out: its text, `""` when it has none. Three modes: `fast` (resiliparse), `quality` (trafilatura),
-`balanced` (the first, replaced by the second where it finds suspiciously little). In every mode the white space of
+In: a page's bytes. Out: its text, `""` when it has none. Three modes: `fast` (the stretch of running text among
+resiliparse's blocks, main_text.py), `quality` (what of it trafilatura finds too), `balanced` (the second only where the
+first is unsure). In every mode the white space of
 `pre` blocks is kept as it is, inline code stays in its sentence, and neighbouring blocks never run together.
 """
 
@@ -12,11 +13,13 @@ from typing import Any
 
 from danlu.corpus.charset import decode_html
 from danlu.corpus.config import EXTRACTORS
+from danlu.corpus.main_text import LEAST_WEIGHT, MainText, main_text
 
-ENOUGH_CHARACTERS = 200
-"""A fast result below this is looked at again by the careful extractor. Our choice; trafilatura's minimum is 250."""
-ENOUGH_SHARE = 0.15
-"""So is one below this share of all the text on the page. Our choice."""
+LEAST_AGREEMENT = 0.5
+"""Share of our main text that the careful extractor must have found for its omissions to count. Our choice."""
+COMPARED_CHARACTERS = 40
+"""Beginning of a block by which it is found again."""
+SIGNS = re.compile(r"\W+")
 CONTAINER_TAGS = "article aside blockquote body details div fieldset figure footer header main section"
 BLOCK_TAGS = "address dd dl dt figcaption form h1 h2 h3 h4 h5 h6 hr li nav ol p pre table tbody td tfoot th thead tr ul"
 CONTAINERS = frozenset(CONTAINER_TAGS.split())
@@ -63,12 +66,9 @@ def extract(page: str, mode: str) -> str:
     if nesting(page) > DEEPEST_NESTING:
         return flat(page)
     if mode == "quality":
-        return careful(page) or fast(page)
-    text = fast(page)
-    if mode == "balanced" and is_suspicious(text, page):
-        # The careful result replaces the fast one, it is never added to it.
-        return careful(page) or text
-    return text
+        return agreed(page, main_text(page))
+    found = main_text(page)
+    return agreed(page, found) if mode == "balanced" and not found.is_sure else tidy(found.text)
 
 
 HEAD_CHARACTERS = 200_000
@@ -119,13 +119,6 @@ def flat(page: str) -> str:
     return tidy("\n".join(filter(None, lines)))
 
 
-def fast(page: str) -> str:
-    """Main text by resiliparse, which keeps `pre` as it is and separates blocks."""
-    from resiliparse.extract.html2text import extract_plain_text
-
-    return tidy(extract_plain_text(page, main_content=True, preserve_formatting=True, alt_texts=False))
-
-
 def left_out(page: str) -> str:
     """What a page shows besides its main text: navigation, lists of links, imprint; one block a line."""
     from resiliparse.extract.html2text import extract_plain_text
@@ -137,13 +130,17 @@ def left_out(page: str) -> str:
     return "\n".join(line for line in lines if line.strip() and line not in main)
 
 
-def is_suspicious(text: str, page: str) -> bool:
-    """True when the fast extractor found little, or little of what the page shows."""
-    from resiliparse.extract.html2text import extract_plain_text
-
-    if len(text) < ENOUGH_CHARACTERS:
-        return True
-    return len(text) < ENOUGH_SHARE * len(extract_plain_text(page, main_content=False, alt_texts=False))
+def agreed(page: str, ours: MainText) -> str:
+    """The blocks of our main text that trafilatura finds too; ours where it finds hardly any of them, trafilatura's
+    where ours weighs next to nothing. One result replaces the other, they are never added up."""
+    theirs = careful(page)
+    if not theirs or ours.weight < LEAST_WEIGHT:
+        return theirs or tidy(ours.text)
+    found = SIGNS.sub("", theirs)
+    kept = [line for line in ours.text.split("\n") if SIGNS.sub("", line)[:COMPARED_CHARACTERS] in found]
+    if sum(map(len, kept)) < LEAST_AGREEMENT * len(ours.text):
+        return tidy(ours.text)
+    return tidy("\n".join(kept))
 
 
 def careful(page: str) -> str:
