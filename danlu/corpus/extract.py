@@ -63,7 +63,8 @@ def extract(page: str, mode: str) -> str:
         raise ValueError(f"unknown extractor `{mode}`, known: {', '.join(EXTRACTORS)}")
     if not page.strip():
         return ""
-    if nesting(page) > DEEPEST_NESTING:
+    # Tags within scripts are looked at only where a page seems too deep: taking scripts out takes longer than the rest.
+    if nesting(page) > DEEPEST_NESTING and nesting(INVISIBLE.sub("", page)) > DEEPEST_NESTING:
         return flat(page)
     if mode == "quality":
         return agreed(page, main_text(page))
@@ -106,7 +107,7 @@ def page_facts(page: str) -> dict[str, str]:
 def nesting(page: str) -> int:
     """How deep the page's elements are nested, by counting the tags that need a closing one."""
     depth = deepest = 0
-    for closing in TAG.findall(INVISIBLE.sub("", page)):
+    for closing in TAG.findall(page):
         depth = max(0, depth - 1) if closing else depth + 1
         deepest = max(deepest, depth)
     return deepest

@@ -396,3 +396,18 @@ def test_control_c_in_the_middle_leaves_with_130_and_no_child(tmp_path: Path) ->
     assert process.returncode == 130, errors
     assert errors.endswith("danlu: stopped; the same command goes on where this one was\n")
     assert not psutil.wait_procs(children, timeout=5)[1]
+
+
+def test_ray_gives_the_same_result(built: tuple[Path, CorpusConfig], tmp_path: Path) -> None:
+    """A local Ray of two workers, in a process of its own: Daft's engine is chosen once in a process."""
+    words = ["--input", built[1].input, "--out", tmp_path / "out", "--cache", tmp_path / "cache", "--partitions", "4"]
+    words += ["--max-document-megabytes", "1.0", "--validation-share", "0.2", "--engine", "ray", "--workers", "2"]
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[corpus.sources.prose]\nweight = 2.5\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "danlu.cli", "corpus", "build", "--recipe", recipe, *map(str, words)],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "corpus: on Ray, 2 processor cores" in done.stderr
+    assert (tmp_path / "out" / "manifest.json").read_bytes() == manifest(built[1])
