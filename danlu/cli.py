@@ -190,10 +190,15 @@ def call(name: str, rest: list[str]) -> None:
     if verb.table is None:
         work(config)
         return
-    from danlu.recipe import with_models
+    from danlu.corpus.config import CorpusConfig
+    from danlu.recipe import lies_elsewhere, with_models, with_own_sources
     from danlu.run.folder import run_stage
 
-    print(run_stage(verb.table, with_models(config), work))
+    config = with_own_sources(with_models(config))
+    if isinstance(config, CorpusConfig) and config.dry_run:
+        _named("danlu.corpus.build:print_plan")(config)
+        return
+    print(run_stage(verb.table, config, work, again=lies_elsewhere(config)))
 
 
 def read_config(name: str, verb: Verb, rest: list[str]) -> Any:

@@ -103,14 +103,17 @@ class Stage:
         if table.out != default.out:
             raise UserError(f"`{self.name}.out` is set by the run", mend="Choose the run's folder with --out")
         absent = not_part(recipe)
-        paths = {
-            key: run / place
-            for key, place in self.inputs.items()
-            if getattr(table, key) == getattr(default, key) and place.split("/")[0] not in absent
-        }
-        if self.name == "corpus" and table.evaluation_sets is None and recipe.benchmarks.data is not None:
+        paths: dict[str, Any] = {}
+        for key, place in self.inputs.items():
+            if getattr(table, key) != getattr(default, key):
+                continue
+            if place.split("/")[0] not in absent:
+                paths[key] = run / place
+            elif place == "fetch/raw":
+                paths[key] = recipe.corpus.input
+        if self.name == "corpus" and recipe.benchmarks.data is not None:
             # What a run is measured on must not be in what it learns from.
-            paths["evaluation_sets"] = recipe.benchmarks.data
+            paths["evaluation_sets"] = (*table.evaluation_sets, recipe.benchmarks.data)
         return dataclasses.replace(table, out=run / self.name, **paths)
 
     def work(self) -> Callable[[Any], Path]:
@@ -118,6 +121,20 @@ class Stage:
         module, function = self.function.split(":")
         work: Callable[[Any], Path] = getattr(import_module(module), function)
         return work
+
+
+def with_own_sources(config: C) -> C:
+    """The corpus's table without a folder of raw files where there is none and every source says where it lies."""
+    if isinstance(config, CorpusConfig) and config.input is not None and not config.input.exists():
+        if config.sources and all(source.path for source in config.sources.values()):
+            return dataclasses.replace(config, input=None)
+    return config
+
+
+def lies_elsewhere(config: Any) -> bool:
+    """Whether a stage reads what no fingerprint sees, such as an object store: it is then done again, which costs
+    little where nothing is new."""
+    return isinstance(config, CorpusConfig) and any(source.path for source in config.sources.values())
 
 
 def with_models(config: C) -> C:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from danlu.recipe import STAGES, Recipe, Stage, not_part, with_models
+from danlu.recipe import STAGES, Recipe, Stage, lies_elsewhere, not_part, with_models, with_own_sources
 from danlu.run.errors import UserError
 from danlu.run.folder import is_complete, locked, run_stage, say
 
@@ -15,7 +15,8 @@ def run_recipe(recipe: Recipe, out: Path, only: tuple[str, ...] = ()) -> Path:
     with locked(out):
         for number, stage in enumerate(stages, start=1):
             say(f"[{number}/{len(stages)}] {stage.name}")
-            run_stage(stage.name, with_models(stage.config(recipe, out)), stage.work())
+            config = with_own_sources(with_models(stage.config(recipe, out)))
+            run_stage(stage.name, config, stage.work(), again=lies_elsewhere(config))
         return write_report(out, [stage.name for stage in STAGES], recipe.report)
 
 

@@ -1,7 +1,9 @@
 """From raw material to clean, weighted documents (the report's section on data).
 
-Read in this order: config, sources and fetch (what comes in), records (its formats), charset and extract (HTML to
-text), language, quality, dedup, split, build (the plan that joins them).
+Read in this order: config; sources and fetch (the demo's material); inputs and records (what comes in, in any format);
+charset, main_text, extract, language (a page to text); score and scores/ (what is measured of it), child (the process
+that does so and can be lost), table (scored rows on disk); thresholds, duplicates/, choose, split (what stays); pieces
+and plan (the work as Daft hands it out); build, figures, estimate, earlier; train (the models that score).
 The doors below load their libraries on first use, so that importing this package stays quick.
 """
 

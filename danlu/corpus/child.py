@@ -35,7 +35,14 @@ class Child:
 
     def rows(self, records: list[Record]) -> Iterator[dict[str, Any]]:
         """A row for each record, in order. Raises UserError for what no record is to blame for, such as a broken
-        model."""
+        model. Where the rows are not taken to their end the process goes: it would answer for the wrong records."""
+        try:
+            yield from self.all_rows(records)
+        except BaseException:
+            self.close()
+            raise
+
+    def all_rows(self, records: list[Record]) -> Iterator[dict[str, Any]]:
         done = 0
         while done < len(records):
             process = self.process or self.start()
@@ -58,15 +65,26 @@ class Child:
                 done += 1
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the process and send it the scorer."""
+        """Start the process and send it the scorer. Raises UserError where it does not come up: no document is to
+        blame for that."""
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         command = [sys.executable, "-m", "danlu.corpus.child"]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, stderr=subprocess.DEVNULL
         )
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):
+        assert self.process.stdout is not None
+        try:
             pickle.dump(self.scorer, self.process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
+            self.process.stdin.flush()
+            answer = pickle.load(self.process.stdout)
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
+            self.close()
+            mend = "Try it by hand: python -m danlu.corpus.child </dev/null"
+            raise UserError("the process that scores documents does not start", mend=mend) from error
+        if isinstance(answer, UserError):
+            self.close()
+            raise answer
         return self.process
 
     def close(self) -> None:
@@ -84,8 +102,9 @@ class Child:
 def serve(incoming: BinaryIO, outgoing: BinaryIO) -> None:
     """Score what comes in until nothing more does."""
     scorer: Scorer = pickle.load(incoming)
-    # A first document loads every library and model, before time and memory are counted.
-    warm_up(scorer)
+    # Libraries and models are loaded before time and memory are counted.
+    pickle.dump(warm_up(scorer), outgoing, protocol=pickle.HIGHEST_PROTOCOL)
+    outgoing.flush()
     limit_memory(scorer.config.page_megabytes)
     seconds = scorer.config.page_seconds
     while True:
@@ -109,6 +128,9 @@ def scored(scorer: Scorer, record: Record) -> dict[str, Any] | UserError:
         return scorer.row(record)
     except UserError as error:
         return error
+    except (ImportError, OSError) as error:
+        # Scoring reads no file of the document's: something is wrong here.
+        return UserError(f"documents cannot be scored ({type(error).__name__}: {error})")
     except MemoryError:
         return blank_row(record) | {"step": "extract", "reason": "too_much_memory"}
     except Exception as error:
@@ -116,10 +138,17 @@ def scored(scorer: Scorer, record: Record) -> dict[str, Any] | UserError:
         return blank_row(record) | {"step": "extract", "reason": "extractor_failed", "text": said}
 
 
-def warm_up(scorer: Scorer) -> None:
-    page = "<html><body><p>" + "A page that has been read once is read faster. " * 9 + "</p></body></html>"
-    record = Record(record="", source="", url="", kind="page", body=page.encode())
-    scored(scorer, record)
+def warm_up(scorer: Scorer) -> UserError | None:
+    """Open every model and read a page; what is wrong here, if anything is."""
+    try:
+        scorer.open_models()
+    except UserError as error:
+        return error
+    page = (
+        "<html><body><p>" + "A page that has been read once is read faster. 读过一次就快了。" * 9 + "</p></body></html>"
+    )
+    answer = scored(scorer, Record(record="", source="", url="", kind="page", body=page.encode()))
+    return answer if isinstance(answer, UserError) else None
 
 
 def limit_memory(megabytes: float) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from danlu.corpus.config import CorpusConfig
 from danlu.corpus.duplicates.clusters import candidate_pairs, largest_component, resolve
 from danlu.corpus.duplicates.near import SHINGLE_BYTES
-from danlu.corpus.duplicates.paragraphs import repeated
+from danlu.corpus.duplicates.paragraphs import repeated, without
 from danlu.corpus.score import SCORES
 from danlu.corpus.split import held_out
 from danlu.corpus.table import band_columns, read_columns, read_rows
@@ -89,10 +89,15 @@ class Encoder:
 
     def __init__(self, first: list[str] | None = None) -> None:
         self.names = first or []
+        self.numbers = {name: number for number, name in enumerate(self.names)}
 
     def codes(self, values: np.ndarray) -> np.ndarray:
         distinct, inverse = np.unique(values, return_inverse=True)
-        return np.array([code_of(self.names, str(name)) for name in distinct.tolist()], dtype=np.int16)[inverse]
+        for name in map(str, distinct.tolist()):
+            if name not in self.numbers:
+                self.numbers[name] = len(self.names)
+                self.names.append(name)
+        return np.array([self.numbers[str(name)] for name in distinct.tolist()], dtype=np.int32)[inverse]
 
 
 def read_index(scored: list[Path], config: CorpusConfig, histograms: "Histograms") -> Index:
@@ -182,6 +187,8 @@ class Fates:
     """The place of the document that stays instead; NOBODY."""
     similarity: np.ndarray
     is_held_out: np.ndarray
+    final_size: np.ndarray
+    """Bytes of each document without the paragraphs that go."""
     paragraphs: dict[int, list[int]]
     """Places of the paragraphs that go, for documents that stay."""
     candidates: int = 0
@@ -192,12 +199,16 @@ def choose(index: Index, config: CorpusConfig) -> Fates:
     """Decide for every row. Raises UserError when none stays."""
     fates = Fates(
         keeper=np.full(len(index), NOBODY, dtype=np.int64), similarity=np.full(len(index), np.nan),
-        is_held_out=np.zeros(len(index), dtype=bool), paragraphs={},
+        is_held_out=np.zeros(len(index), dtype=bool), paragraphs={}, final_size=index.size.copy(),
     )  # fmt: skip
     drop_exact(index, fates)
     drop_near(index, fates, config)
+    # What an exact duplicate gave way to may itself have gone for another since.
+    exact = np.flatnonzero((fates.keeper != NOBODY) & np.isnan(fates.similarity))
+    after = fates.keeper[fates.keeper[exact]]
+    fates.keeper[exact[after != NOBODY]] = after[after != NOBODY]
     if config.repeated_paragraphs:
-        drop_paragraphs(index, fates, config)
+        drop_paragraphs(index, fates)
     left = index.stays
     left = left[left < index.num_rows]
     if not len(left):
@@ -210,9 +221,8 @@ def choose(index: Index, config: CorpusConfig) -> Fates:
             mend=f"Dropped: {told}. Loosen these rules or give other files",
         )  # fmt: skip
     languages = np.array(index.languages)[index.language[left]]
-    chosen = held_out(
-        index.ids(left), languages.tolist(), index.size[left].tolist(), config.validation_share, config.seed
-    )
+    sizes = fates.final_size[left].tolist()
+    chosen = held_out(index.ids(left), languages.tolist(), sizes, config.validation_share, config.seed)
     fates.is_held_out[left] = np.array(chosen)
     return fates
 
@@ -286,7 +296,7 @@ def texts(index: Index, places: np.ndarray, column: str) -> Iterator[tuple[int, 
             yield at, row[column]
 
 
-def drop_paragraphs(index: Index, fates: Fates, config: CorpusConfig) -> None:
+def drop_paragraphs(index: Index, fates: Fates) -> None:
     """Paragraphs that stand in a preferred document, or before in the same one, go; a document with none left too."""
     order = preference(index, index.stays)
     rank = np.full(len(index), NOBODY, dtype=np.int64)
@@ -312,9 +322,15 @@ def drop_paragraphs(index: Index, fates: Fates, config: CorpusConfig) -> None:
     for number, place in repeated(Paragraphs(), int(counts.sum())):
         if order[number] < index.num_rows:
             fates.paragraphs.setdefault(int(order[number]), []).append(place)
-    empty = [place for place, gone in fates.paragraphs.items() if len(gone) == counts[rank[place]]]
-    for place in empty:
-        del fates.paragraphs[place]
+    changed = np.array(sorted(fates.paragraphs), dtype=np.int64)
+    empty = []
+    for at, text in texts(index, changed, "text"):
+        place = int(changed[at])
+        left = without(text, fates.paragraphs[place])
+        fates.final_size[place] = len(left.encode("utf-8", "replace"))
+        if not left.strip():
+            empty.append(place)
+            del fates.paragraphs[place]
     index.drop(np.array(empty, dtype=np.int64), "paragraphs", "repeated_paragraphs")
 
 

@@ -250,11 +250,11 @@ class DecontaminationConfig:
 class CorpusConfig:
     """`danlu corpus build`: raw files to documents."""
 
-    input: Path = Path("runs/fetch/raw")
+    input: Path | None = Path("runs/fetch/raw")
     """Folder of raw files: `.html .txt .md .jsonl .parquet .warc`, source code, most of them also gzipped; the first
-    folder below it names the source."""
+    folder below it names the source. None where every source lies elsewhere."""
     out: Path = Path("runs/corpus")
-    """Folder of the result: `documents/train`, `documents/validation`, `dropped.parquet`, `figures.json`,
+    """Folder of the result: `documents/train`, `documents/validation`, `dropped`, `signatures`, `figures.json`,
     `examples.json`, `manifest.json`."""
     cache: Path = Path("cache/corpus")
     """Folder of read and scored partitions, about as large as their texts: thresholds can be changed, and an
@@ -289,9 +289,9 @@ class CorpusConfig:
     """Folder that `danlu corpus train-quality` wrote from good and bad examples, likewise."""
     safety_models: Path | None = None
     """Folder that `danlu corpus train-safety` wrote from labelled examples; the word lists hold without it too."""
-    evaluation_sets: Path | None = None
-    """Folder of the benchmarks' files, as `danlu evaluate --data` reads it, or of others in `.jsonl .json .csv .txt`;
-    None: nothing is compared."""
+    evaluation_sets: tuple[Path, ...] = ()
+    """Folders of the benchmarks' files, as `danlu evaluate --data` reads them, or of others in `.jsonl .json .csv
+    .txt`; none: nothing is compared."""
     decontamination: DecontaminationConfig = field(default_factory=DecontaminationConfig)
     """Removal of evaluation items."""
     minhash: MinHashConfig = field(default_factory=MinHashConfig)

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from danlu.corpus.config import CorpusConfig
-from danlu.corpus.inputs import MANY_RECORDS, PAGES, InputFile, Partition, output_parts, unpacked
+from danlu.corpus.inputs import MANY_RECORDS, PAGES, InputFile, Partition, unpacked
 
 PAGE_MEGABYTES_A_SECOND = {"fast": 6.0, "balanced": 4.0, "quality": 2.0}
 TEXT_MEGABYTES_A_SECOND = 0.5
@@ -31,7 +31,7 @@ def estimate_lines(
     steps = [f"extract ({config.extractor})", "language", "quality rules", "safety lists"]
     steps += [f"perplexity ({config.perplexity_models})"] * bool(config.perplexity_models)
     steps += [f"classifier ({config.quality_models})"] * bool(config.quality_models)
-    steps += [f"evaluation items ({config.evaluation_sets})"] * bool(config.evaluation_sets)
+    steps += [f"evaluation items ({', '.join(map(str, config.evaluation_sets))})"] * bool(config.evaluation_sets)
     return [
         f"{len(files)} files, {sum(sizes.values()) / 1e6:.1f} MB, {passed_over} others passed over:",
         *(f"  {name}: {counts[name]} files, {sizes[name] / 1e6:.1f} MB" for name in sorted(sizes)),
@@ -40,7 +40,7 @@ def estimate_lines(
         f" ({config.minhash.bands} bands of {config.minhash.rows} rows)"
         + (", repeated paragraphs" if config.repeated_paragraphs else "")
         + (f", against {config.against}" if config.against else ""),
-        f"3. write {output_parts(files, config)} parts to {config.out / 'documents'}",
+        f"3. write parts of {config.part_megabytes:g} MB of text to {config.out / 'documents'}",
         f"Estimated: {seconds / 60:.1f} minutes of one processor core for what is not in the cache,"
         f" {documents * INDEX_BYTES / 1e6:.0f} MB of memory to choose in, on {config.engine}",
     ]

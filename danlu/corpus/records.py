@@ -7,7 +7,7 @@ counted as a dropped document and never ends the run.
 import gzip
 import io
 import json
-import os
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,8 +91,9 @@ def read_records(file: InputFile, limit: int) -> Iterator[Record]:
         else:
             yield from read_warc(file, limit)
     except UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None and not os.path.exists(file.place):
-            raise UserError("the file went away while it was read", where=file.place) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            # The system cannot read it, now: that says nothing of what is in it, and must not be kept.
+            raise UserError(f"cannot be read ({error.strerror})", where=file.place) from error
         place = f"{file.address}#broken"
         yield Record(record=place, source=file.source, url=file.address, kind=TEXT, problem="broken_file")
 
@@ -152,12 +153,19 @@ def from_fields(fields: dict[str, Any], place: str, source: str, offset: int, li
     }
     facts["url"] = facts["url"] or place
     about: dict[str, Any] = {"record": place, "source": source, "offset": offset, **facts}
-    page = fields.get("html")
-    content = page if isinstance(page, str | bytes) else next((fields[f] for f in TEXT_FIELDS if f in fields), None)
-    if not isinstance(content, str | bytes):
-        return Record(**about, kind=TEXT, problem="broken_record")
+    name, content = next(
+        (
+            (name, fields[name])
+            for name in ("html", *TEXT_FIELDS)
+            if isinstance(fields.get(name), str | bytes) and fields[name]
+        ),
+        ("", None),
+    )
+    if content is None:
+        is_empty = any(isinstance(fields.get(name), str | bytes) for name in ("html", *TEXT_FIELDS))
+        return Record(**about, kind=TEXT, problem=None if is_empty else "broken_record")
     body = content.encode("utf-8", "replace") if isinstance(content, str) else content
-    kind = PAGE if content is page else TEXT
+    kind = PAGE if name == "html" else TEXT
     content_type = "text/html; charset=utf-8" if isinstance(content, str) and kind == PAGE else None
     if len(body) > limit:
         return Record(**about, kind=kind, problem="too_large")
@@ -166,15 +174,43 @@ def from_fields(fields: dict[str, Any], place: str, source: str, offset: int, li
 
 def read_parquet(file: InputFile, limit: int) -> Iterator[Record]:
     """One record a row, by the same field names as JSON lines."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     with opened(file) as stream, pq.ParquetFile(stream) as table:
-        columns = [name for name in (*TEXT_FIELDS, "html", *FACTS) if name in table.schema_arrow.names]
+        columns = [
+            field.name for field in table.schema_arrow
+            if field.name in (*TEXT_FIELDS, "html", *FACTS) and is_text(field.type)
+        ]  # fmt: skip
         number = 0
         for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
-            for fields in batch.to_pylist() if columns else [{}] * batch.num_rows:
+            # As bytes: one value that is not UTF-8 must not cost the others.
+            values = {name: batch.column(name).cast(pa.large_binary()).to_pylist() for name in columns}
+            for place in range(batch.num_rows):
                 number += 1
-                yield from_fields(fields, f"{file.address}#{number}", file.source, number - 1, limit)
+                fields = {name: values[name][place] for name in columns}
+                facts = {name: (fields.pop(name) or b"").decode("utf-8", "replace") for name in FACTS if name in fields}
+                page = fields.get("html")
+                if page and is_utf8(page):
+                    fields["html"] = page.decode()
+                yield from_fields(fields | facts, f"{file.address}#{number}", file.source, number - 1, limit)
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a Parquet column holds text or bytes."""
+    import pyarrow.types as types
+
+    return any(
+        holds(kind) for holds in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    )
+
+
+def is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def read_warc(file: InputFile, limit: int) -> Iterator[Record]:
@@ -184,7 +220,7 @@ def read_warc(file: InputFile, limit: int) -> Iterator[Record]:
     wanted = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion
     number = 0
     with opened(file) as stream:
-        for number, entry in enumerate(ArchiveIterator(stream, record_types=wanted, auto_decode="all"), start=1):
+        for number, entry in enumerate(ArchiveIterator(stream, record_types=wanted), start=1):
             yield from_archive(entry, f"{file.address}#{number}", file.source, limit)
     if not number and file.size:
         raise ValueError("no response in the archive")
@@ -197,16 +233,46 @@ def from_archive(entry: Any, place: str, source: str, limit: int) -> Record:
     status = headers.status_code if headers is not None else None
     body = entry.reader.read(limit + 1)
     problem = "too_large" if len(body) > limit else None
-    is_encoded = headers is not None and any(headers.get(name) for name in ("Content-Encoding", "Transfer-Encoding"))
-    if "Content-Length" not in entry.headers or (not is_encoded and len(body) < min(entry.content_length, limit + 1)):
+    if "Content-Length" not in entry.headers or len(body) < min(entry.content_length, limit + 1):
         problem = "truncated"
     elif content_type and not any(name in content_type.lower() for name in ("html", "text/plain", "xml")):
         problem = "not_a_page"
     elif status is not None and not 200 <= status < 300:
         problem = "http_error"
+    elif headers is not None and problem is None:
+        try:
+            body = without_http_coding(body, headers, limit)
+            problem = "too_large" if len(body) > limit else None
+        except (ValueError, zlib.error):
+            problem = "broken_record"
     return Record(
         record=place, source=source, url=entry.headers.get("WARC-Target-URI") or place,
         kind=TEXT if (content_type or "").lower().startswith("text/plain") else PAGE,
         offset=entry.stream_pos, date=entry.headers.get("WARC-Date") or "", content_type=content_type,
         body=b"" if problem else body, problem=problem,
     )  # fmt: skip
+
+
+def without_http_coding(body: bytes, headers: Any, limit: int) -> bytes:
+    """A body without chunks and compression, where it still has them: many archives hold it unpacked and say otherwise.
+    At most one byte more than the limit. Raises ValueError for a coding that cannot be undone."""
+    if "chunked" in (headers.get("Transfer-Encoding") or "").lower() and (chunk := CHUNK_SIZE.match(body)):
+        pieces, place = [], 0
+        while chunk is not None and (size := int(chunk[1], 16)):
+            pieces.append(body[chunk.end() : chunk.end() + size])
+            place = chunk.end() + size + 2
+            chunk = CHUNK_SIZE.match(body, place)
+        if chunk is None:
+            raise ValueError("a chunk without its size")
+        body = b"".join(pieces)
+    coding = (headers.get("Content-Encoding") or "").lower()
+    if coding in ("gzip", "x-gzip") and body.startswith(b"\x1f\x8b"):
+        return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, limit + 1)
+    if coding == "deflate" and body[:1] == b"\x78":
+        return zlib.decompressobj().decompress(body, limit + 1)
+    if coding in ("br", "zstd") and not body.lstrip()[:1] == b"<":
+        raise ValueError(f"compressed as {coding}")
+    return body
+
+
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]{0,100}\r\n")

@@ -18,9 +18,11 @@ from danlu.corpus.inputs import PAGE, SOURCE_CODE
 from danlu.corpus.language import identify, is_code, other_share, script
 from danlu.corpus.records import Record
 from danlu.corpus.scores import personal_data, rules
+from danlu.corpus.scores.classifier import languages_of as classifier_languages
 from danlu.corpus.scores.classifier import open_classifier
 from danlu.corpus.scores.contamination import contamination, open_items
-from danlu.corpus.scores.perplexity import perplexity
+from danlu.corpus.scores.perplexity import languages_of as perplexity_languages
+from danlu.corpus.scores.perplexity import open_model, perplexity
 from danlu.corpus.scores.safety import CLASSES, safety_scores
 from danlu.corpus.tokens import comparable, content_hash
 
@@ -52,6 +54,18 @@ class Scorer:
     def kinds(self) -> dict[str, str]:
         """What the recipe says that a source is."""
         return {name: source.kind for name, source in self.config.sources.items()}
+
+    def open_models(self) -> None:
+        """Open every model that a document may need. Raises UserError for one that is broken."""
+        config = self.config
+        if config.perplexity_models is not None:
+            for language in perplexity_languages(config.perplexity_models):
+                open_model(config.perplexity_models, language)
+        for folder in filter(None, (config.quality_models, config.safety_models)):
+            for language in classifier_languages(folder):
+                open_classifier(folder, language)
+        if self.items is not None:
+            open_items(self.items)
 
     def row(self, record: Record) -> dict[str, Any]:
         """The scored row; `token_text`, for the signature, and `paragraphs` are part of it."""
@@ -126,5 +140,6 @@ def blank_row(record: Record) -> dict[str, Any]:
     """A row that says what is known of a record before it is read."""
     row: dict[str, Any] = dict.fromkeys(TEXTS, "") | dict.fromkeys(COUNTS, 0) | dict.fromkeys(SCORES)
     row |= {name: getattr(record, name) for name in ("record", "source", "url", "title", "date", "offset")}
-    row |= {"id": content_hash(""), "language": "unknown", "step": None, "reason": None}
+    # A record without a text has an id by its address, so that many of them do not all lie in one part of the result.
+    row |= {"id": content_hash(f"\0{record.record}"), "language": "unknown", "step": None, "reason": None}
     return row | {"key": 0, "token_text": "", "paragraphs": []}

@@ -14,7 +14,7 @@ from danlu.corpus.config import CorpusConfig, MinHashConfig
 from danlu.corpus.duplicates.minhash import band_numbers
 from danlu.corpus.score import COUNTS, SCORES, TEXTS
 from danlu.corpus.tokens import number_of
-from danlu.run.files import publish
+from danlu.run.files import publish_shared
 
 GROUP_BYTES = 2_000_000
 """Text in one row group, about. Our choice: small enough to read a few rows, large enough to compress."""
@@ -46,7 +46,7 @@ def write_table(path: Path, rows: Iterable[dict[str, Any]], config: CorpusConfig
 
     shape = schema(config.minhash)
     count = 0
-    with publish(path) as aside, pq.ParquetWriter(aside, shape, compression="zstd") as writer:
+    with publish_shared(path) as aside, pq.ParquetWriter(aside, shape, compression="zstd") as writer:
         for run in runs(rows, config.part_megabytes * 1e6):
             run.sort(key=lambda row: (row["id"], row["source"], row["record"]))
             sign(run, config.minhash)

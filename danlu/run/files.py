@@ -78,6 +78,20 @@ def publish(final: Path) -> Iterator[Path]:
     _sync(final.parent)
 
 
+@contextmanager
+def publish_shared(final: Path) -> Iterator[Path]:
+    """The same for a file that several programs may be writing at once: each writes aside under a name of its own, and
+    the last to end wins. A kill leaves its `.partial` behind."""
+    aside = final.with_name(f".{final.name}.{os.getpid()}-{os.urandom(4).hex()}.partial")
+    try:
+        with naming(final):
+            yield aside
+            _sync(aside)
+            aside.replace(final)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as JSON, whole or not at all."""
     with publish(path) as aside:

@@ -60,14 +60,21 @@ def resolved(config: Any) -> dict[str, Any]:
 def input_paths(config: Any) -> list[Path]:
     """What a stage reads: every path of its table but where it writes (`out`) and keeps downloads (`cache`)."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return [value for name, value in values.items() if isinstance(value, Path) and name not in ("out", "cache")]
+    inputs = [paths_in(value) for name, value in values.items() if name not in ("out", "cache")]
+    return [path for paths in inputs for path in paths]
+
+
+def paths_in(value: Any) -> tuple[Path, ...]:
+    """The paths of a field: a path, or several; none for a field of another kind."""
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(item for item in values if isinstance(item, Path))
 
 
 def fingerprint(config: Any) -> str:
     """Changes when a value of the recipe or the content of an input changes; not when a folder is moved."""
     values = resolved(config)
     for field in dataclasses.fields(config):
-        if isinstance(getattr(config, field.name), Path):
+        if paths_in(getattr(config, field.name)):
             values.pop(field.name)
     parts = [json.dumps(values, sort_keys=True, ensure_ascii=False), *(digest(path) for path in input_paths(config))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -20,7 +20,8 @@ LIMIT = 1000
 
 def records(path: Path, folder: Path) -> list[Record]:
     inside = path.relative_to(folder)
-    return list(read_records(local_file(path, readable(inside.as_posix()), readable(inside.parts[0])), LIMIT))
+    source = inside.parts[0] if len(inside.parts) > 1 else folder.name
+    return list(read_records(local_file(path, readable(inside.as_posix()), readable(source)), LIMIT))
 
 
 def test_a_single_file_is_one_document_of_its_first_folder(tmp_path: Path) -> None:
@@ -32,9 +33,10 @@ def test_a_single_file_is_one_document_of_its_first_folder(tmp_path: Path) -> No
     assert record.url == "news/deep/page.HTML"
 
 
-def test_a_file_at_the_top_is_its_own_source(tmp_path: Path) -> None:
-    (tmp_path / "notes.md").write_text("hi")
-    assert records(tmp_path / "notes.md", tmp_path)[0].source == "notes.md"
+def test_files_at_the_top_are_the_source_that_the_folder_names(tmp_path: Path) -> None:
+    for name in ("a.md", "b.txt"):
+        (tmp_path / name).write_text("hi")
+    assert {file.source for file in files_below(tmp_path)[0]} == {tmp_path.name}
 
 
 def test_json_lines_skip_what_is_broken_and_go_on(tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ def test_web_archives_give_their_responses_with_the_http_header(tmp_path: Path, 
 def test_a_broken_file_is_one_counted_skip(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"this is no such file" * 50)
     (record,) = records(tmp_path / name, tmp_path)
-    assert (record.problem, record.source) == ("broken_file", name)
+    assert (record.problem, record.record) == ("broken_file", f"{name}#broken")
 
 
 def test_an_archive_that_is_cut_off_is_counted(tmp_path: Path) -> None:
@@ -168,14 +170,14 @@ def test_a_source_may_lie_elsewhere_and_in_an_object_store(tmp_path: Path) -> No
     sources = {
         "near": SourceConfig(path=str(tmp_path / "crawl" / "*.txt")), "far": SourceConfig(path="memory://bucket/deep"),
     }  # fmt: skip
-    files, passed_over = input_files(CorpusConfig(input=tmp_path / "absent", sources=sources))
+    files, passed_over = input_files(CorpusConfig(input=None, sources=sources))
     assert [file.address for file in files] == ["far/x.txt", "far/y.jsonl", "near/a.txt", "near/b.txt"]
     assert passed_over == 0
     assert [r.body for file in files for r in read_records(file, LIMIT)] == [b"stored", b"line", b"here", b"here"]
     with pytest.raises(UserError, match="the source `none` has no file"):
-        input_files(CorpusConfig(input=tmp_path, sources={"none": SourceConfig(path=str(tmp_path / "*.txt"))}))
+        input_files(CorpusConfig(input=None, sources={"none": SourceConfig(path=str(tmp_path / "*.txt"))}))
     with pytest.raises(UserError, match="cannot be listed"):
-        input_files(CorpusConfig(input=tmp_path, sources={"s": SourceConfig(path="nosuch://bucket/x")}))
+        input_files(CorpusConfig(input=None, sources={"s": SourceConfig(path="nosuch://bucket/x")}))
 
 
 def test_partitions_hold_every_file_once_and_new_ones_change_the_last_alone(tmp_path: Path) -> None:
@@ -197,4 +199,56 @@ def test_a_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"caf\xe9.txt")
     path.write_bytes(b"hi")
     (record,) = records(path, tmp_path)
-    assert (record.record, record.source, record.body) == ("caf\\xe9.txt", "caf\\xe9.txt", b"hi")
+    assert (record.record, record.body) == ("caf\\xe9.txt", b"hi")
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "expected"),
+    [
+        ("Content-Encoding: gzip", b"<p>already unpacked</p>", (b"<p>already unpacked</p>", None)),
+        ("Content-Encoding: gzip", b"\x1f\x8bno such thing", (b"", "broken_record")),
+        ("Content-Encoding: br", b"\x8b\x00\x80hello", (b"", "broken_record")),
+        ("Transfer-Encoding: chunked", b"4\r\n<p>a\r\n5\r\nb</p>\r\n0\r\n\r\n", (b"<p>ab</p>", None)),
+        ("Transfer-Encoding: chunked", b"<p>without</p>", (b"<p>without</p>", None)),
+        ("Transfer-Encoding: chunked", b"4\r\n<p>a\r\nzz", (b"", "broken_record")),
+        ("Content-Encoding: gzip", gzip.compress(b"x" * 5_000_000), (b"", "too_large")),
+    ],
+)
+def test_one_bad_answer_of_a_server_costs_no_other(tmp_path: Path, header: str, body: bytes, expected: tuple) -> None:
+    good = warc_response("https://example.org/2", "Content-Type: text/html", b"<p>next</p>")
+    (tmp_path / "a.warc").write_bytes(
+        warc_response("https://example.org/1", f"Content-Type: text/html\r\n{header}", body) + good
+    )
+    first, second = records(tmp_path / "a.warc", tmp_path)
+    assert (first.body, first.problem) == expected
+    assert (second.body, second.problem) == (b"<p>next</p>", None)
+
+
+def test_odd_values_in_parquet_cost_no_other_row(tmp_path: Path) -> None:
+    texts = pa.array([b"one", b"\xff\xfe", b"three"], pa.binary()).view(pa.string())
+    dates = pa.array([1 << 60, None, 0], pa.timestamp("us", tz="Foo/Bar"))
+    pq.write_table(pa.table({"text": texts, "date": dates, "title": ["a", None, "c"]}), tmp_path / "a.parquet")
+    found = records(tmp_path / "a.parquet", tmp_path)
+    assert [(r.body, r.title, r.problem) for r in found] == [
+        (b"one", "a", None),
+        (b"\xff\xfe", "", None),
+        (b"three", "c", None),
+    ]
+
+
+def test_the_first_field_with_something_in_it_is_the_text(tmp_path: Path) -> None:
+    lines = [{"html": "", "text": "hello"}, {"text": None, "content": "there"}, {"text": ""}, {"text": 5}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    found = records(tmp_path / "a.jsonl", tmp_path)
+    assert [(r.body, r.problem) for r in found] == [
+        (b"hello", None),
+        (b"there", None),
+        (b"", None),
+        (b"", "broken_record"),
+    ]
+
+
+def test_a_file_that_cannot_be_read_now_is_no_broken_one(tmp_path: Path) -> None:
+    missing = InputFile(place=str(tmp_path / "gone.txt"), address="gone.txt", source="s", size=3, version="")
+    with pytest.raises(UserError, match="cannot be read"):
+        list(read_records(missing, LIMIT))

@@ -8,7 +8,7 @@ import pytest
 
 from danlu.corpus.config import CorpusConfig, DecontaminationConfig, QualityConfig
 from danlu.corpus.scores.classifier import features, open_classifier
-from danlu.corpus.scores.contamination import build_items, contamination, open_items, read_items, save_items
+from danlu.corpus.scores.contamination import Items, build_items, contamination, open_items, read_items, save_items
 from danlu.corpus.scores.models import check_models
 from danlu.corpus.scores.perplexity import perplexity
 from danlu.corpus.scores.personal_data import is_card_number, is_identity_number, mask
@@ -109,8 +109,8 @@ def sets(tmp_path: Path) -> Path:
     return folder
 
 
-def items_of(folder: Path, **values: float) -> object:
-    return build_items(folder, DecontaminationConfig(**values))  # type: ignore[arg-type]
+def items_of(folder: Path, **values: float) -> Items:
+    return build_items([folder], DecontaminationConfig(**values))  # type: ignore[arg-type]
 
 
 def test_items_are_found_wrapped_in_other_case_width_and_script(sets: Path) -> None:
@@ -131,6 +131,32 @@ def test_shared_instructions_are_no_evidence(sets: Path) -> None:
     )
     assert share < 0.5
     assert contamination(items, "A text of its own about hens, geese and the market in the north of the land.")[0] == 0
+
+
+def test_an_item_that_every_set_repeats_is_found_and_one_telling_ngram_is_not_enough(tmp_path: Path) -> None:
+    lines = [json.dumps({"question": QUESTION})] * 30
+    lines += [json.dumps({"question": f"{QUESTION} {word}"}) for word in ("One.", "Two.")]
+    lines += [
+        json.dumps({"question": "Another item of words that none of those above has, long enough to be compared."})
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    items = items_of(tmp_path, max_documents_an_ngram=2)
+    assert contamination(items, QUESTION)[0] == 0, "its n-grams are those of three items here"
+    assert items.not_compared == 3
+    (tmp_path / "a.jsonl").write_text("\n".join(lines[:30]))
+    assert contamination(items_of(tmp_path, max_documents_an_ngram=2), QUESTION)[0] == 1
+
+
+def test_options_come_with_a_short_question_whatever_they_are_called(tmp_path: Path) -> None:
+    words = [f"the {place} of the old town by the river" for place in ("harbour", "market")]
+    records = [
+        {"question": "Which one?", "choices": words}, {"question": "Which?", "choices": {"text": words, "label": [1]}},
+        {"question": "Which two?", "A": words[0], "B": words[1]},
+    ]  # fmt: skip
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n" + json.dumps({"question": "a\u2028b"}))
+    found = [text for _, text in read_items(tmp_path)]
+    assert all(words[1] in text for text in found[:3])
+    assert len(found) == 4
 
 
 def test_the_threshold_is_asked(sets: Path) -> None:

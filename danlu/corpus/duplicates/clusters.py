@@ -64,6 +64,7 @@ def resolve(
     better, other = (pairs >> HALF).astype(np.int64), (pairs & LOWER).astype(np.int64)
     documents = np.unique(np.concatenate([better, other]))
     backwards = np.lexsort((better, other))
+    other_in_order, better_in_order = other[backwards], better[backwards]
     gone: dict[int, tuple[int, float]] = {}
     place = 0
     while place < len(documents):
@@ -82,7 +83,7 @@ def resolve(
         touches = np.isin(better, stay) & (other > block[-1])
         behind = [document for document in np.unique(other[touches]).tolist() if document not in gone]
         for document, shingles in read(np.array(behind, dtype=np.int64)) if behind else ():
-            for keeper in followers(document, other[backwards], better[backwards]):
+            for keeper in followers(document, other_in_order, better_in_order):
                 if keeper in sets and keeper not in gone:
                     similarity = at_least(sets[keeper], shingles, threshold)
                     if similarity is not None:

@@ -22,7 +22,7 @@ from danlu.corpus.config import DecontaminationConfig
 from danlu.corpus.language import HAN, simplified
 from danlu.corpus.tokens import gram_numbers, token_numbers, tokens
 from danlu.run.errors import UserError, first_line
-from danlu.run.files import publish
+from danlu.run.files import publish_shared
 
 QUESTION_FIELDS = ("question", "problem", "prompt", "input", "instruction", "query", "text", "ctx", "sentence")
 """Names under which evaluation sets hold what a model is asked; the first that a record has."""
@@ -62,7 +62,7 @@ def items_of(path: Path) -> Iterator[str]:
     body = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     text = body.decode("utf-8-sig")
     if kind == ".jsonl":
-        for line in text.splitlines():
+        for line in text.split("\n"):
             yield from item_texts(json.loads(line)) if line.strip() else ()
     elif kind == ".json":
         yield from item_texts(json.loads(text))
@@ -89,8 +89,20 @@ def item_texts(value: Any) -> Iterator[str]:
                 if isinstance(inner, list | dict):
                     yield from item_texts(inner)
             return
-        options = [str(value[name]) for name in OPTION_FIELDS if value.get(name)]
-        yield question if len(comparable_tokens(question)) >= 2 * FEWEST_TOKENS else " ".join([question, *options])
+        yield (
+            question
+            if len(comparable_tokens(question)) >= 2 * FEWEST_TOKENS
+            else " ".join([question, *options_of(value)])
+        )
+
+
+def options_of(record: dict[str, Any]) -> list[str]:
+    """The options of a question: under letters, or a list of texts under `choices` or `options`."""
+    listed = next((record[name] for name in ("choices", "options") if name in record), None)
+    listed = listed.get("text") if isinstance(listed, dict) else listed
+    if isinstance(listed, list):
+        return [str(option) for option in listed]
+    return [str(record[name]) for name in OPTION_FIELDS if record.get(name)]
 
 
 def comparable_tokens(text: str) -> list[str]:
@@ -115,37 +127,67 @@ class Items:
     owners: dict[int, np.ndarray]
     seen: dict[int, np.ndarray]
     """Table of bits by the upper part of a number."""
-    too_short: int
-    """Items that are not compared."""
+    not_compared: int
+    """Items that are too short, or have too few n-grams of their own."""
 
 
-def build_items(folder: Path, config: DecontaminationConfig) -> Items:
-    """Read the evaluation sets."""
-    names, gathered, too_short = [], [], 0
-    for name, text in read_items(folder):
-        words = comparable_tokens(text)
-        length = next((n for n in lengths_for(words, config.ngram) if len(words) >= n), None)
-        if length is None:
-            too_short += 1
-            continue
-        gathered.append((length, np.unique(gram_numbers(token_numbers(words), length))))
-        names.append(name)
-    if not names:
-        raise UserError("every evaluation item is too short to be compared", where=folder)
-    totals = np.zeros(len(names), dtype=np.int64)
+LEAST_TELLING = 4
+"""N-grams of its own at least that an item needs, or all of a shorter one. Our choice: one alone would make a single
+sentence the whole item."""
+
+
+def build_items(folders: Sequence[Path], config: DecontaminationConfig) -> Items:
+    """Read the evaluation sets. Of items with the same n-grams the first stands for all."""
+    gathered: dict[bytes, tuple[str, int, np.ndarray]] = {}
+    not_compared = 0
+    for folder in folders:
+        for name, text in read_items(folder):
+            words = comparable_tokens(text)
+            length = next((n for n in lengths_for(words, config.ngram) if len(words) >= n), None)
+            if length is None:
+                not_compared += 1
+                continue
+            found = np.unique(gram_numbers(token_numbers(words), length))
+            gathered.setdefault(found.tobytes(), (name, length, found))
+    every = list(gathered.values())
+    telling = telling_grams(every, config.max_documents_an_ngram)
+    enough = [len(own) >= min(LEAST_TELLING, len(found)) for own, (_, _, found) in zip(telling, every, strict=True)]
+    not_compared += enough.count(False)
+    chosen = [
+        (name, length, own)
+        for (name, length, _), own, is_enough in zip(every, telling, enough, strict=True)
+        if is_enough
+    ]
+    if not chosen:
+        raise UserError("every evaluation item is too short to be compared", where=", ".join(map(str, folders)))
+    return indexed(chosen, not_compared)
+
+
+def telling_grams(every: list[tuple[str, int, np.ndarray]], most: int) -> list[np.ndarray]:
+    """For each item those of its n-grams that at most `most` items share."""
+    telling: list[np.ndarray] = [found for _, _, found in every]
+    for length in {length for _, length, _ in every}:
+        mine = [place for place, (_, own, _) in enumerate(every) if own == length]
+        numbers, counts = np.unique(np.concatenate([every[place][2] for place in mine]), return_counts=True)
+        shared = numbers[counts > most]
+        for place in mine:
+            telling[place] = telling[place][~np.isin(telling[place], shared)]
+    return telling
+
+
+def indexed(items: list[tuple[str, int, np.ndarray]], not_compared: int) -> Items:
+    """Items by name, length and telling n-grams, as they are looked up."""
+    names = [name for name, _, _ in items]
+    totals = np.array([len(found) for _, _, found in items], dtype=np.int64)
     grams, owners = {}, {}
-    for length in sorted({length for length, _ in gathered}):
-        mine = [(item, found) for item, (own, found) in enumerate(gathered) if own == length]
+    for length in sorted({length for _, length, _ in items}):
+        mine = [(place, found) for place, (_, own, found) in enumerate(items) if own == length]
         numbers = np.concatenate([found for _, found in mine])
-        holders = np.concatenate([np.full(len(found), item, dtype=np.int32) for item, found in mine])
-        _, inverse, counts = np.unique(numbers, return_inverse=True, return_counts=True)
-        telling = counts[inverse] <= config.max_documents_an_ngram
-        numbers, holders = numbers[telling], holders[telling]
+        holders = np.concatenate([np.full(len(found), place, dtype=np.int32) for place, found in mine])
         order = np.lexsort((holders, numbers))
         grams[length], owners[length] = numbers[order], holders[order]
-        totals += np.bincount(holders, minlength=len(names))
     return Items(
-        names=tuple(names), totals=totals, grams=grams, owners=owners, too_short=too_short,
+        names=tuple(names), totals=totals, grams=grams, owners=owners, not_compared=not_compared,
         seen={length: table_of(numbers) for length, numbers in grams.items()},
     )  # fmt: skip
 
@@ -158,11 +200,11 @@ def table_of(numbers: np.ndarray) -> np.ndarray:
 
 def save_items(items: Items, path: Path) -> None:
     """One file for all processes that score."""
-    arrays: dict[str, np.ndarray] = {"totals": items.totals, "too_short": np.array(items.too_short)}
+    arrays: dict[str, np.ndarray] = {"totals": items.totals, "not_compared": np.array(items.not_compared)}
     arrays["names"] = np.frombuffer(json.dumps(items.names).encode(), dtype=np.uint8)
     for length, numbers in items.grams.items():
         arrays[f"grams_{length}"], arrays[f"owners_{length}"] = numbers, items.owners[length]
-    with publish(path) as aside, aside.open("wb") as stream:
+    with publish_shared(path) as aside, aside.open("wb") as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
@@ -174,7 +216,7 @@ def open_items(path: Path) -> Items:
         grams = {length: arrays[f"grams_{length}"] for length in lengths}
         return Items(
             names=tuple(json.loads(arrays["names"].tobytes())), totals=arrays["totals"], grams=grams,
-            owners={length: arrays[f"owners_{length}"] for length in lengths}, too_short=int(arrays["too_short"]),
+            owners={length: arrays[f"owners_{length}"] for length in lengths}, not_compared=int(arrays["not_compared"]),
             seen={length: table_of(numbers) for length, numbers in grams.items()},
         )  # fmt: skip
 
@@ -182,7 +224,7 @@ def open_items(path: Path) -> Items:
 def contamination(items: Items, text: str) -> tuple[float, str]:
     """The largest share of an item's n-grams that a text holds, and which item that is (the first of equals)."""
     numbers = token_numbers(comparable_tokens(text))
-    hits = np.zeros(0, dtype=np.int64)
+    hits = []
     for length, grams in items.grams.items():
         if len(numbers) < length:
             continue
@@ -190,10 +232,10 @@ def contamination(items: Items, text: str) -> tuple[float, str]:
         found = np.unique(found[items.seen[length][found >> np.uint64(64 - BITS)]])
         starts, ends = np.searchsorted(grams, found, "left"), np.searchsorted(grams, found, "right")
         for start, end in zip(starts[ends > starts].tolist(), ends[ends > starts].tolist(), strict=True):
-            hits = np.concatenate([hits, items.owners[length][start:end]])
-    if not len(hits):
+            hits.append(items.owners[length][start:end])
+    if not hits:
         return 0.0, ""
-    owners, counts = np.unique(hits, return_counts=True)
+    owners, counts = np.unique(np.concatenate(hits), return_counts=True)
     shares = counts / items.totals[owners]
     best = int(np.argmax(shares))
     return float(shares[best]), items.names[owners[best]]

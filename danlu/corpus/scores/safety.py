@@ -16,9 +16,9 @@ from pathlib import Path
 from danlu.corpus.scores.classifier import open_classifier
 
 CLASSES = ("violence", "hate", "pornography")
-HALF_WEIGHT = 1.0
+HALF_WEIGHT = 0.9
 """Weight of expressions at which the score is a half, in a text of up to MUCH_TEXT tokens. Our choice: one expression
-of weight 1, or two of a half."""
+of weight 1, or two of a half, are above it."""
 MUCH_TEXT = 500
 """Tokens from which on the same expressions count less: a long report may quote one. Our choice."""
 
