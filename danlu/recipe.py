@@ -125,10 +125,10 @@ class Stage:
 
 def with_own_sources(config: C) -> C:
     """The corpus's table without a folder of raw files where there is none and every source says where it lies."""
-    if isinstance(config, CorpusConfig) and config.input is not None and not config.input.exists():
-        if config.sources and all(source.path for source in config.sources.values()):
-            return dataclasses.replace(config, input=None)
-    return config
+    if not isinstance(config, CorpusConfig) or config.input is None or config.input.exists():
+        return config
+    has_own = bool(config.sources) and all(source.path for source in config.sources.values())
+    return dataclasses.replace(config, input=None) if has_own else config
 
 
 def lies_elsewhere(config: Any) -> bool:
