@@ -109,9 +109,7 @@ def evaluation_items(config: CorpusConfig, folder: Path) -> Path | None:
     if not path.exists():
         save_items(build_items(config.evaluation_sets, config.decontamination), path)
     items = open_items(path)
-    say(
-        f"corpus: {len(items.names)} evaluation items are compared, {items.not_compared} are too short or alike"
-    )
+    say(f"corpus: {len(items.names)} evaluation items are compared, {items.not_compared} are too short or alike")
     return path
 
 

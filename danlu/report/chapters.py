@@ -166,7 +166,13 @@ def tokenizer(run: Path, summary: Figures) -> Figures:
         }
         for name in in_order(LANGUAGES, set(measured))
     ]
-    return {"figures": figures, "rows": rows, "samples": _cut_samples(run / "tokenizer" / "tokenizer")}
+    mixing = tokens.get("sources", {})
+    return {
+        "figures": figures,
+        "rows": rows,
+        "mixing": mixing,
+        "samples": _cut_samples(run / "tokenizer" / "tokenizer"),
+    }
 
 
 def _cut_samples(folder: Path) -> list[list[Figures]]:

@@ -14,6 +14,7 @@ Documents never lie across two files; the reader joins the files into one sequen
 import itertools
 import json
 from array import array
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ class ShardWriter:
         self.stream: BinaryIO | None = None
         self.ends, self.num_bytes, self.languages = array("q", [0]), array("q"), array("H")
         self.names: dict[str, int] = {}
+        self.by_source: dict[str, dict[str, int]] = defaultdict(lambda: {"draws": 0, "tokens": 0})
 
     def add(self, documents: list[Document]) -> None:
         """Encode and append a batch of documents."""
@@ -61,6 +63,8 @@ class ShardWriter:
             # The end marker is put in by its id: text that spells it has become ordinary tokens.
             self._append(np.asarray([*ids, self.tokenizer.end_of_text_id], dtype=self.kind))
             self.num_bytes.append(len(text.encode()))
+            source = self.by_source[document.source]
+            source["draws"], source["tokens"] = source["draws"] + 1, source["tokens"] + len(ids) + 1
             self.languages.append(self.names.setdefault(document.language, len(self.names)))
 
     def _append(self, ids: NDArray[Any]) -> None:
@@ -118,10 +122,12 @@ def write_shards(
     folder: Path,
     tokens_per_file: int = TokensConfig.tokens_per_file,
     bar: ProgressBar | None = None,
+    by_source: Totals | None = None,
 ) -> Totals:
     """Encode `documents` into the new folder `folder`, which appears only when it is whole; what was written.
 
-    Every document is written once: repeat them before (`drawn`) where weights ask for it.
+    Every document is written once: repeat them before (`drawn`) where weights ask for it. `by_source` takes the `draws`
+    and `tokens` of each source.
     """
     with publish(folder) as aside:
         writer = ShardWriter(aside, tokenizer, tokens_per_file)
@@ -132,6 +138,8 @@ def write_shards(
                 if bar:
                     bar.advance(len(batch))
             totals = writer.finish()
+            if by_source is not None:
+                by_source.update(writer.by_source)
         finally:
             writer.close_file()
     return totals
@@ -153,6 +161,20 @@ def _num_written(config: TokensConfig) -> int:
     return sum(draws.count(*entry) for entry in iter_weights(train)) + count_documents(validation)
 
 
+def mixture(by_source: Totals, documents: Iterable[tuple[str, str, float]]) -> dict[str, dict[str, float]]:
+    """What each source gives to the tokens: `documents` it has, `draws` of them, `epochs` (draws a document), `tokens`,
+    and their `share` of all tokens. The sums are those of the shards."""
+    distinct = Counter(source for _, source, _ in documents)
+    total = sum(values["tokens"] for values in by_source.values())
+    return {
+        name: {
+            "documents": distinct[name], **values, "epochs": values["draws"] / distinct[name],
+            "share": values["tokens"] / total,
+        }
+        for name, values in sorted(by_source.items())
+    }  # fmt: skip
+
+
 def write_token_shards(config: TokensConfig) -> Path:
     """Encode the corpus; the folder `out/shards` with `train/` and `validation/`, and `out/figures.json`.
 
@@ -161,6 +183,7 @@ def write_token_shards(config: TokensConfig) -> Path:
     """
     tokenizer = Tokenizer.load(config.tokenizer)
     figures: dict[str, Totals] = {}
+    sources: Totals = {}
     product = config.out / "shards"
     total = _num_written(config)
     with publish(product) as aside, ProgressBar("tokens", total=total, unit="documents") as bar:
@@ -168,10 +191,12 @@ def write_token_shards(config: TokensConfig) -> Path:
             folder = config.input / split
             repeat = config.use_weights and split == "train"
             documents = drawn(folder) if repeat else iter_documents(folder)
-            figures[split] = write_shards(documents, tokenizer, aside / split, config.tokens_per_file, bar)
+            by_source = sources if split == "train" else None
+            figures[split] = write_shards(documents, tokenizer, aside / split, config.tokens_per_file, bar, by_source)
         if not figures["train"]["all"]["documents"]:
             raise UserError("the corpus has no document to train on", where=config.input / "train")
-    write_json(config.out / "figures.json", {"vocab_size": tokenizer.vocab_size, **figures})
+    mixed = mixture(sources, iter_weights(config.input / "train"))
+    write_json(config.out / "figures.json", {"vocab_size": tokenizer.vocab_size, **figures, "sources": mixed})
     return product
 
 

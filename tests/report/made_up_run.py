@@ -66,7 +66,8 @@ FIGURES: dict[str, Any] = {
     },
     "tokenizer": {"vocab_size": 300, "train_bytes": 700,
                   "validation": {"zh": {"documents": 1, "bytes": 100, "tokens": 40, "bytes_per_token": 2.5}}},
-    "tokens": {"train": {"all": {"tokens": 280}, "zh": {"tokens": 200}}},
+    "tokens": {"train": {"all": {"tokens": 280}, "zh": {"tokens": 200}},
+               "sources": {ATTACK: {"documents": 7, "draws": 9, "epochs": 9 / 7, "tokens": 280, "share": 1.0}}},
     "pretrain": {"parameters": 12345, "tokens": 560, "loss": 3.0, "bits_per_byte": 2.2, "tokens_per_s": 100.0},
     "conversations": {
         "counts": {"train": {"copy_one": {"zh": 5, "en": 6}}, "alignment": {"copy_one": {"zh": 765}},

@@ -97,6 +97,11 @@ def test_the_stage_writes_both_splits_and_figures(
         assert len(shards) == figures[split]["all"]["documents"] == count
         assert len(shards.tokens) == figures[split]["all"]["tokens"]
         assert int(shards.num_bytes.sum()) == figures[split]["all"]["bytes"]
+        if split == "train":
+            mixed = figures["sources"]
+            assert sum(source["draws"] for source in mixed.values()) == count
+            assert sum(source["tokens"] for source in mixed.values()) == len(shards.tokens)
+            assert sum(source["share"] for source in mixed.values()) == pytest.approx(1)
         texts = [document.text for document in iter_documents(corpus / split)]
         assert [tokenizer.decode(shards.document(i)[:-1].tolist()) for i in range(count)] == texts
 
@@ -112,6 +117,23 @@ def test_a_corpus_without_documents_stops_the_stage(
 
 
 # --- weights (D15) ---
+
+
+def test_what_each_source_gives_is_told_to_the_token(
+    tokenizer_folder: Path, tmp_path: Path, write_parquet: WriteParquet
+) -> None:
+    rows = [(f"a{i}", "one two three", "A", "en", 2.5) for i in range(10)] + [
+        (f"b{i}", "four", "B", "en", 1.0) for i in range(4)
+    ]
+    write_parquet(tmp_path / "in" / "train" / "0.parquet", rows)
+    write_parquet(tmp_path / "in" / "validation" / "0.parquet", rows[:1])
+    product = write_token_shards(TokensConfig(input=tmp_path / "in", tokenizer=tokenizer_folder, out=tmp_path / "out"))
+    mixed = json.loads((tmp_path / "out" / "figures.json").read_text())["sources"]
+    assert (mixed["A"]["documents"], mixed["A"]["draws"], mixed["A"]["epochs"]) == (10, 25, 2.5)
+    assert (mixed["B"]["documents"], mixed["B"]["draws"], mixed["B"]["epochs"]) == (4, 4, 1.0)
+    shards = TokenShards(product / "train")
+    assert mixed["A"]["tokens"] + mixed["B"]["tokens"] == len(shards.tokens)
+    assert mixed["A"]["share"] == mixed["A"]["tokens"] / len(shards.tokens)
 
 
 @pytest.mark.parametrize("num_files", [1, 7, 20])
