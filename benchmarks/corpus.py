@@ -115,9 +115,12 @@ def build(folder: Path, extractor: str, *more: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def made_up_lines(gigabytes: float) -> Iterator[str]:
+FILES = 8
+
+
+def made_up_lines(gigabytes: float, seed: int) -> Iterator[str]:
     """JSON lines of pages, each of 200 kB with 4 kB of text."""
-    rng = random.Random(0)
+    rng = random.Random(seed)
     words = [f"{rng.choice('bcdfglmnprst')}{rng.choice('aeiou')}{rng.choice('lmnrst')}{n % 97}" for n in range(5000)]
     size = 0
     while size < gigabytes * 1e9:
@@ -134,8 +137,9 @@ def memory(config: Corpus) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "ours" / "web").mkdir(parents=True)
-        with (folder / "ours" / "web" / "pages.jsonl").open("w", encoding="utf-8") as stream:
-            stream.writelines(line + "\n" for line in made_up_lines(config.gigabytes))
+        for number in range(FILES):
+            with (folder / "ours" / "web" / f"{number}.jsonl").open("w", encoding="utf-8") as stream:
+                stream.writelines(line + "\n" for line in made_up_lines(config.gigabytes / FILES, number))
         limit = int(config.limit_gigabytes * 1e9)
         started = time.monotonic()
         # Data, not address space: libraries reserve far more addresses than they use.

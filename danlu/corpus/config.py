@@ -258,7 +258,8 @@ class CorpusConfig:
     `examples.json`, `manifest.json`."""
     cache: Path = Path("cache/corpus")
     """Folder of read and scored partitions, about as large as their texts: thresholds can be changed, and an
-    interrupted build goes on, without reading a page again."""
+    interrupted build goes on, without reading a page again. On a cluster this and `out` are folders that all its
+    machines see."""
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     """Settings by source; also sources that lie elsewhere."""
     extractor: str = "balanced"
