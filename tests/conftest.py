@@ -206,3 +206,9 @@ def write_conversations() -> Callable[[Path, Sequence[Sequence[tuple[str, str]]]
 def quick_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares pretraining its measurement of the machine's peak."""
     monkeypatch.setattr("danlu.training.pretrain.gemm_peak_flops", lambda device: 1e9)
+
+
+@pytest.fixture
+def bfloat16_even_in_software(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products in bfloat16 also where the processor has no instructions for them: slow, with the same numbers."""
+    monkeypatch.setattr("danlu.run.device.has_bfloat16", lambda kind: True)

@@ -35,7 +35,8 @@ class StepConfig:
     """Steps over which the rate rises to its peak."""
 
     bf16: bool = True
-    """Matrix products in bfloat16; weights, sums and optimiser state stay float32."""
+    """Matrix products in bfloat16, where the processor has instructions for it; weights, sums and optimiser state stay
+    float32."""
 
     checkpoint_activations: bool = False
     """Keep of each block only what goes into it, and compute the rest again going backwards: far less memory, about a

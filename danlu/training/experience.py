@@ -20,6 +20,7 @@ from danlu.inference.engine import generate_batch
 from danlu.inference.score import parts_that_fit
 from danlu.model.branches import BranchedRows, Group, pack_groups
 from danlu.model.transformer import ScalarModel, Transformer
+from danlu.run.device import bfloat16_products
 from danlu.run.errors import UserError
 from danlu.training.ppo_config import PpoConfig, RolloutConfig
 from danlu.training.ppo_math import (
@@ -102,7 +103,7 @@ def roll_out(
         max_new_tokens=config.max_new_tokens, temperature=config.temperature, top_p=config.top_p, seed=seed
     )
     device = next(policy.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with bfloat16_products(device, bf16):
         return generate_batch(
             policy,
             stop_ids,

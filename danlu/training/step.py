@@ -13,6 +13,7 @@ from torch import Tensor
 
 from danlu.model.branches import BranchedRows
 from danlu.model.transformer import Backbone, Transformer
+from danlu.run.device import bfloat16_products
 from danlu.training.loss import IGNORE_INDEX, cross_entropy_sum, exponentiate_rows
 
 
@@ -67,7 +68,7 @@ class Forward:
         document_ids: Tensor | None = None,
         branch_ids: Tensor | None = None,
     ) -> Tensor:
-        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.bf16):
+        with bfloat16_products(input_ids.device, self.bf16):
             inputs = self.model.inputs(input_ids, position_ids, document_ids, None, branch_ids)
             return self.trunk(*inputs, None, self.checkpointed)
 
@@ -86,7 +87,7 @@ class LossFunction:
     def __call__(self, batch: MicroBatch) -> tuple[Tensor, int]:
         """Sum of the losses of `batch` and the number of labels it is over."""
         hidden = self.forward(batch.input_ids, batch.position_ids, batch.document_ids)
-        with torch.autocast(batch.input_ids.device.type, torch.bfloat16, enabled=self.forward.bf16):
+        with bfloat16_products(batch.input_ids.device, self.forward.bf16):
             return cross_entropy_sum(hidden, self.model.lm_head.weight, batch.labels, self.exponentiate)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from danlu.model.transformer import Transformer
+from danlu.run.device import bfloat16_products
 from danlu.run.errors import UserError
 from danlu.tokenizer.shards import TokenShards
 from danlu.training.loss import IGNORE_INDEX, cross_entropy_sum
@@ -71,7 +72,7 @@ def bits_per_byte(
                 torch.from_numpy(_padded([pair[side] for pair in pairs[at : at + ROWS_AT_ONCE]], fill)).to(device)
                 for side, fill in ((0, 0), (1, IGNORE_INDEX))
             )
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with bfloat16_products(device, bf16):
                 loss, _ = cross_entropy_sum(model.hidden_states(inputs), model.lm_head.weight, labels)
             total += loss.item()
         bits[language] = total / math.log(2)

@@ -116,6 +116,7 @@ def test_measuring_leaves_the_model_in_training_and_dropout_out(
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.usefixtures("bfloat16_even_in_software")
 def test_bfloat16_is_close(tiny_model: MakeModel, tiny_tokenizer: Tokenizer, shards: TokenShards) -> None:
     wide, narrow = (
         bits_per_byte(tiny_model(), shards, tiny_tokenizer.end_of_text_id, bf16=bf16)["all"] for bf16 in (False, True)

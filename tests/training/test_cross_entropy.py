@@ -128,6 +128,7 @@ def test_under_bfloat16_loss_and_gradients_stay_close_to_float32() -> None:
         assert error < 0.01, f"the gradient is off by {error:.1%} of its norm"
 
 
+@pytest.mark.usefixtures("bfloat16_even_in_software")
 def test_a_whole_step_under_bfloat16_stays_close_to_float32(tiny_model: Callable[..., Transformer]) -> None:
     ids = torch.arange(2 * 30).view(2, 30)
     results = {}

@@ -194,6 +194,7 @@ def test_a_new_head_depends_on_the_seed_alone(base: Path, files: Path, tmp_path:
     assert not heads[0].equal(heads[2])
 
 
+@pytest.mark.usefixtures("bfloat16_even_in_software")
 def test_bfloat16_products_learn_about_the_same(base: Path, files: Path, tmp_path: Path) -> None:
     losses = []
     for bf16 in (False, True):
