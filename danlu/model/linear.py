@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from danlu.run.device import has_bfloat16
+
 FEW_ROWS = 32
 """Most rows that go to oneDNN directly. It keeps a kernel for every number of rows, some 0.2 MB each, for good: prompts
 of all lengths would fill hundreds of megabytes for little gain."""
@@ -47,10 +49,10 @@ class Linear(nn.Linear):
             torch.backends.mkldnn.enabled = True  # type: ignore[assignment]
 
     def suits_onednn(self, hidden: Tensor) -> bool:
-        """Whether oneDNN has a product of such rows."""
+        """Whether oneDNN has a product of such rows: of bfloat16 only where the processor has instructions for it."""
         return (
             hidden.device.type == "cpu"
-            and hidden.dtype in (torch.float32, torch.bfloat16)
+            and (hidden.dtype == torch.float32 or (hidden.dtype == torch.bfloat16 and has_bfloat16("cpu")))
             and hidden.dtype == self.weight.dtype
             and not torch.is_autocast_enabled("cpu")
             and torch.backends.mkldnn.is_available()
