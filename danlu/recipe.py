@@ -109,7 +109,7 @@ class Stage:
                 continue
             if place.split("/")[0] not in absent:
                 paths[key] = run / place
-            elif place == "fetch/raw":
+            elif place == "fetch/raw" and recipe.corpus.input != CorpusConfig().input:
                 paths[key] = recipe.corpus.input
         if self.name == "corpus" and recipe.benchmarks.data is not None:
             # What a run is measured on must not be in what it learns from.
@@ -123,12 +123,17 @@ class Stage:
         return work
 
 
+def has_own_sources(config: CorpusConfig) -> bool:
+    """Whether every source says where it lies."""
+    return bool(config.sources) and all(source.path for source in config.sources.values())
+
+
 def with_own_sources(config: C) -> C:
-    """The corpus's table without a folder of raw files where there is none and every source says where it lies."""
-    if not isinstance(config, CorpusConfig) or config.input is None or config.input.exists():
-        return config
-    has_own = bool(config.sources) and all(source.path for source in config.sources.values())
-    return dataclasses.replace(config, input=None) if has_own else config
+    """The corpus's table without the folder of raw files that a run would fetch, where every source says where it
+    lies."""
+    if isinstance(config, CorpusConfig) and config.input == CorpusConfig().input and has_own_sources(config):
+        return dataclasses.replace(config, input=None)
+    return config
 
 
 def lies_elsewhere(config: Any) -> bool:
@@ -151,7 +156,7 @@ def not_part(recipe: Recipe) -> set[str]:
     """Stages that a whole run of this recipe leaves out: no fetching where it names a folder of the user's own, and no
     stage whose own material it does not name."""
     is_named = {
-        "fetch": recipe.corpus.input == CorpusConfig().input,
+        "fetch": recipe.corpus.input == CorpusConfig().input and not has_own_sources(recipe.corpus),
         "perplexity": bool(recipe.perplexity.sources) or recipe.perplexity.input != TrainLmConfig().input,
         "quality": bool(recipe.quality.good_sources) or recipe.quality.good != TrainQualityConfig().good,
         "safety": recipe.safety.examples != TrainSafetyConfig().examples,

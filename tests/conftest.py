@@ -211,4 +211,5 @@ def quick_peak(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def bfloat16_even_in_software(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products in bfloat16 also where the processor has no instructions for them: slow, with the same numbers."""
-    monkeypatch.setattr("danlu.run.device.has_bfloat16", lambda kind: True)
+    for place in ("danlu.run.device", "danlu.model.linear"):
+        monkeypatch.setattr(f"{place}.has_bfloat16", lambda kind: True)

@@ -14,8 +14,10 @@ SUPERSETS = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "iso885
              "shift_jis": "cp932", "euc_kr": "cp949"}  # fmt: skip
 """What pages really hold when they say the name on the left (WHATWG's encoding standard does the same)."""
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-META_CHARSET = re.compile(rb"<meta[^>]{0,500}?charset\s*=\s*[\"']?\s*([\w:.-]+)", re.IGNORECASE)
-HEADER_CHARSET = re.compile(r"charset\s*=\s*[\"']?\s*([\w:.-]+)", re.IGNORECASE)
+META_CHARSET = re.compile(rb"<meta[^>]{0,500}?charset\s{0,9}=[\s\"']{0,9}([\w:.-]+)", re.IGNORECASE)
+HEADER_CHARSET = re.compile(r"charset\s{0,9}=[\s\"']{0,9}([\w:.-]+)", re.IGNORECASE)
+NOT_OF_PAGES = frozenset({"utf-7", "unicode-escape", "raw-unicode-escape", "idna", "punycode", "undefined"})
+"""Python's codecs that no browser knows: they make text of what was markup, or of nothing."""
 SAMPLE_CHARACTERS = 50_000
 """Characters looked at for the plausibility of a decoding. Our choice."""
 TOLERATED_ERRORS = 0.01
@@ -61,7 +63,7 @@ def known_codec(name: str | bytes) -> str | None:
     except (LookupError, ValueError):
         return None
     # `base64` and the like are codecs too, but no encodings of text.
-    return SUPERSETS.get(codec.name, codec.name) if codec._is_text_encoding else None
+    return SUPERSETS.get(codec.name, codec.name) if codec._is_text_encoding and codec.name not in NOT_OF_PAGES else None
 
 
 def decode(body: bytes, claims: list[str], *, is_page: bool) -> tuple[str, str]:
@@ -93,7 +95,10 @@ def strictly(body: bytes, codec: str) -> str | None:
 
 def leniently(body: bytes, codec: str) -> str | None:
     """The text without its broken bytes; None when they are more than a few."""
-    text = body.decode(codec, "replace")
+    try:
+        text = body.decode(codec, "replace")
+    except UnicodeError:
+        return None
     foreign = sum(map(len, re.findall(rb"[\x80-\xff]+", body)))
     if text.count("\ufffd") > TOLERATED_ERRORS * foreign:
         return None

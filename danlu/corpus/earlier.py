@@ -4,6 +4,7 @@ In: the index of this build, and an earlier build's `documents` and `signatures`
 with the earlier documents behind its own. Nothing of the earlier build is read, extracted or scored again.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from danlu.corpus.choose import Encoder, Index, as_array, id_numbers
 from danlu.corpus.config import CorpusConfig
-from danlu.corpus.table import band_columns, read_columns
+from danlu.corpus.pieces import signature_values
+from danlu.corpus.table import read_columns
 from danlu.run.errors import UserError
 
 FROM_DOCUMENTS = ("id", "source", "language", "size", "tokens")
@@ -62,10 +64,10 @@ def earlier_files(folder: Path, config: CorpusConfig) -> list[tuple[Path, Path]]
         raise UserError("holds no result of `danlu corpus build`", where=folder, mend="Name the earlier build's --out")
     pairs = [(path, folder / "signatures" / path.relative_to(folder / "documents")) for path in found]
     for _, signatures in pairs:
-        names = pq.read_schema(signatures).names if signatures.exists() else []
-        if [name for name in names if name.startswith("band_")] != band_columns(config.minhash):
+        metadata = pq.read_schema(signatures).metadata if signatures.exists() else None
+        if json.loads((metadata or {}).get(b"minhash", b"null")) != signature_values(config):
             raise UserError(
-                f"made with other MinHash bands than these {config.minhash.bands}", where=signatures,
+                "made with other values of MinHash (ngram, bands, rows, seed)", where=signatures,
                 mend="Give the same [corpus.minhash] as then",
             )  # fmt: skip
     return pairs

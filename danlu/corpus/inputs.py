@@ -11,12 +11,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from danlu.corpus.config import CorpusConfig, SourceConfig
 from danlu.run.errors import UserError, first_line
-from danlu.run.files import digest
+from danlu.run.files import digest, files_in
 
 PAGE, TEXT, SOURCE_CODE = "page", "text", "code"
 MANY_RECORDS = (".jsonl", ".parquet", ".warc")
@@ -117,13 +118,21 @@ def input_files(config: CorpusConfig) -> tuple[list[InputFile], int]:
             raise UserError(f"the recipe's source `{name}` has no file", where=config.input, mend=have)
     if not found:
         raise UserError("no file here that can be read", where=config.input, mend=f"Known are: {' '.join(EXTENSIONS)}")
-    return sorted(found, key=lambda file: file.address), passed_over
+    found.sort(key=lambda file: file.address)
+    for one, other in pairwise(found):
+        if one.address == other.address:
+            raise UserError(
+                f"has the same address, `{one.address}`, as {other.place}", where=one.place,
+                mend="Give the source of the recipe another name than the folder has",
+            )  # fmt: skip
+    return found, passed_over
 
 
 def files_below(folder: Path) -> tuple[list[InputFile], int]:
     """Files of a folder here; the first folder below it is the source, the folder itself for files right in it."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    visible = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    visible = [
+        path for path in files_in(folder) if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
     found = []
     for path in visible:
         if is_readable(path.name):

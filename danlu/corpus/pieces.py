@@ -1,6 +1,7 @@
 """The two kinds of work that the plan hands out: score a partition of the input, write a part of the result."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,4 +186,10 @@ def signature_schema(config: CorpusConfig) -> Any:
 
     numbers = [pa.field(name, pa.uint64()) for name in ("key", *band_columns(config.minhash))]
     lists = pa.field("paragraphs", pa.list_(pa.uint64()))
-    return pa.schema([*strings("id"), *whole_numbers("tokens"), *numbers, lists])
+    made_with = {"minhash": json.dumps(signature_values(config))}
+    return pa.schema([*strings("id"), *whole_numbers("tokens"), *numbers, lists], metadata=made_with)
+
+
+def signature_values(config: CorpusConfig) -> list[int]:
+    """What signatures that can be compared have in common."""
+    return [config.minhash.ngram, config.minhash.bands, config.minhash.rows, config.minhash.seed]

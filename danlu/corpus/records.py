@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from danlu.corpus.inputs import PAGE, SINGLE_FILES, TEXT, InputFile, extension, unpacked
-from danlu.run.errors import UserError
+from danlu.run.errors import UserError, first_line
 
 TEXT_FIELDS = ("text", "content")
 """Names under which JSON lines and Parquet hold a text; `html` holds a page."""
@@ -23,7 +23,9 @@ FACTS = ("url", "title", "date")
 """Fields beside it that are kept."""
 ROWS_AT_ONCE = 64
 """Parquet rows in memory at once. Our choice: 64 rows of the longest document allowed are still under 1 GB."""
-UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, zlib.error)
+NOT_NOW = (TimeoutError, ConnectionError, PermissionError, FileNotFoundError)
+"""What object stores raise, without a number of the system's."""
+UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, zlib.error, KeyError)
 """What the readers raise for a file that is not whole; UnicodeError and pyarrow's own are ValueErrors."""
 
 
@@ -91,9 +93,9 @@ def read_records(file: InputFile, limit: int) -> Iterator[Record]:
         else:
             yield from read_warc(file, limit)
     except UNREADABLE as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and (error.errno is not None or isinstance(error, NOT_NOW)):
             # The system cannot read it, now: that says nothing of what is in it, and must not be kept.
-            raise UserError(f"cannot be read ({error.strerror})", where=file.place) from error
+            raise UserError(f"cannot be read ({error.strerror or first_line(error)})", where=file.place) from error
         place = f"{file.address}#broken"
         yield Record(record=place, source=file.source, url=file.address, kind=TEXT, problem="broken_file")
 
@@ -181,11 +183,12 @@ def read_parquet(file: InputFile, limit: int) -> Iterator[Record]:
         columns = [
             field.name for field in table.schema_arrow
             if field.name in (*TEXT_FIELDS, "html", *FACTS) and is_text(field.type)
+            and table.schema_arrow.names.count(field.name) == 1
         ]  # fmt: skip
         number = 0
         for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
             # As bytes: one value that is not UTF-8 must not cost the others.
-            values = {name: batch.column(name).cast(pa.large_binary()).to_pylist() for name in columns}
+            values = {name: plain(batch.column(name)).cast(pa.large_binary()).to_pylist() for name in columns}
             for place in range(batch.num_rows):
                 number += 1
                 fields = {name: values[name][place] for name in columns}
@@ -196,10 +199,18 @@ def read_parquet(file: InputFile, limit: int) -> Iterator[Record]:
                 yield from_fields(fields | facts, f"{file.address}#{number}", file.source, number - 1, limit)
 
 
+def plain(column: Any) -> Any:
+    """A column without a dictionary of its values."""
+    import pyarrow.types as types
+
+    return column.dictionary_decode() if types.is_dictionary(column.type) else column
+
+
 def is_text(kind: Any) -> bool:
     """Whether a Parquet column holds text or bytes."""
     import pyarrow.types as types
 
+    kind = kind.value_type if types.is_dictionary(kind) else kind
     return any(
         holds(kind) for holds in (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
     )
@@ -262,17 +273,17 @@ def without_http_coding(body: bytes, headers: Any, limit: int) -> bytes:
             pieces.append(body[chunk.end() : chunk.end() + size])
             place = chunk.end() + size + 2
             chunk = CHUNK_SIZE.match(body, place)
-        if chunk is None:
-            raise ValueError("a chunk without its size")
-        body = b"".join(pieces)
+        # Without the last chunk these are none: text may begin with letters that are digits to the base of 16.
+        body = b"".join(pieces) if chunk is not None else body
     coding = (headers.get("Content-Encoding") or "").lower()
     if coding in ("gzip", "x-gzip") and body.startswith(b"\x1f\x8b"):
         return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body, limit + 1)
     if coding == "deflate" and body[:1] == b"\x78":
         return zlib.decompressobj().decompress(body, limit + 1)
-    if coding in ("br", "zstd") and not body.lstrip()[:1] == b"<":
+    if coding in ("br", "zstd") and not body.lstrip(BLANKS).startswith(b"<"):
         raise ValueError(f"compressed as {coding}")
     return body
 
 
+BLANKS = b"\xef\xbb\xbf \t\r\n"
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[^\r\n]{0,100}\r\n")

@@ -79,6 +79,8 @@ class Scorer:
             )
         except UndecodableError:
             return row | {"step": "read", "reason": "invalid_encoding"}
+        # A lone half of a surrogate pair has no UTF-8 form: it becomes "?".
+        content = content.encode("utf-8", "replace").decode()
         if record.kind == PAGE:
             facts = page_facts(content)
             row |= {name: row[name] or facts[name] for name in ("title", "date")}
@@ -97,6 +99,7 @@ class Scorer:
         else:
             language, found["language_confidence"] = identify(text)
             found["other_language"] = other_share(text, language)
+        unmasked = text
         if language != CODE and self.config.safety.personal_data == "mask":
             text, found["personal_data"] = personal_data.mask(text)
         elif language != CODE and self.config.safety.personal_data == "drop":
@@ -108,7 +111,11 @@ class Scorer:
             "letters": sum(map(str.isalpha, text)), "key": exact_number(text, words, language),
             "token_text": " ".join(words), "paragraphs": self.paragraphs(text, language),
         }  # fmt: skip
-        return found | rules.measure(text, language) | self.by_models(text, words, language)
+        found |= rules.measure(text, language) | self.by_models(text, words, language)
+        if self.items is not None:
+            # Before personal data were masked: an item may hold some.
+            found["contamination"], found["contaminated_by"] = contamination(open_items(self.items), unmasked)
+        return found
 
     def kind_of(self, kind: str, record: Record, text: str) -> str:
         """What the document is: as its source's table says, else by its format and, for code, by its content."""
@@ -122,7 +129,7 @@ class Scorer:
         return [] if language == CODE else paragraph_numbers(text, self.config.min_paragraph_characters)
 
     def by_models(self, text: str, words: list[str], language: str) -> dict[str, Any]:
-        """Scores by what was trained, or read from evaluation sets."""
+        """Scores by lists and by what was trained."""
         scores: dict[str, Any] = {}
         if language != CODE:
             scores |= safety_scores(text, words, language, self.config.safety_models)
@@ -131,8 +138,6 @@ class Scorer:
             if self.config.quality_models is not None:
                 classifier = open_classifier(self.config.quality_models, language)
                 scores["quality"] = classifier.scores(words)[GOOD] if classifier else None
-        if self.items is not None:
-            scores["contamination"], scores["contaminated_by"] = contamination(open_items(self.items), text)
         return scores
 
 

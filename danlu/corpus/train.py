@@ -116,8 +116,12 @@ class Sample:
         self.max_tokens = max_tokens
         self.documents: list[tuple[str, list[list[str]], int]] = []
         self.held = 0
+        self.cut = "~"
+        """Hash from which on nothing fits: above every hexadecimal digit until something did not."""
 
     def add(self, text: str) -> None:
+        if content_hash(text) >= self.cut:
+            return
         lines = [words for line in text.splitlines() if (words := normalised(tokens(line)))]
         size = sum(map(len, lines))
         self.documents.append((content_hash(text), lines, size))
@@ -131,6 +135,7 @@ class Sample:
         kept = 0
         for place, (_, _, size) in enumerate(self.documents):
             if kept and kept + size > self.max_tokens:
+                self.cut = self.documents[place][0]
                 del self.documents[place:]
                 break
             kept += size
@@ -191,10 +196,12 @@ def train_safety(config: TrainSafetyConfig) -> Path:
     labelled = []
     if not config.examples.is_file():
         raise UserError("no such file of examples", where=config.examples, mend="JSON lines with `text` and `labels`")
-    for number, line in enumerate(config.examples.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(config.examples.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
             example = json.loads(line)
-            text, labels = example["text"], set(example["labels"])
+            text, labels = str(example["text"]), set(example["labels"])
         except (ValueError, KeyError, TypeError) as error:
             raise UserError("no object with `text` and `labels`", where=f"{config.examples}:{number}") from error
         if labels - set(CLASSES):

@@ -109,15 +109,29 @@ def digest(path: Path) -> str:
     return hashlib.sha256("\n".join([own, *bases]).encode()).hexdigest() if bases else own
 
 
+def files_in(folder: Path) -> list[Path]:
+    """Every file below a folder, in name order; linked folders are gone into, each once."""
+    found, seen = [], {folder.resolve()}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        for name in list(folders):
+            target = (here / name).resolve()
+            if target in seen:
+                folders.remove(name)
+            elif (here / name).is_symlink():
+                seen.add(target)
+        found += [here / name for name in names if (here / name).is_file()]
+    return sorted(found)
+
+
 def _contents(path: Path) -> str:
     if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     total = hashlib.sha256()
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            # `fsencode`: a name need not be UTF-8.
-            total.update(os.fsencode(f"{file.relative_to(path).as_posix()}\0{_contents(file)}\n"))
+    for file in files_in(path):
+        # `fsencode`: a name need not be UTF-8.
+        total.update(os.fsencode(f"{file.relative_to(path).as_posix()}\0{_contents(file)}\n"))
     return total.hexdigest()
 
 

@@ -245,8 +245,9 @@ def test_a_later_batch_takes_nothing_that_is_there_or_like_it(built: tuple[Path,
     found = json.loads((config.out / "figures.json").read_text())
     assert (found["documents_in"], found["documents_kept"]) == (3, 1)
     assert found["dropped"] == {"exact_duplicate": 1, "near_duplicate": 1}
-    with pytest.raises(UserError, match="other MinHash bands"):
-        build(replace(config, minhash=MinHashConfig(bands=7)))
+    for other in (MinHashConfig(bands=7), MinHashConfig(seed=2)):
+        with pytest.raises(UserError, match="other values of MinHash"):
+            build(replace(config, minhash=other))
 
 
 def test_repeated_paragraphs_go_and_their_number_is_told(tmp_path: Path) -> None:

@@ -134,3 +134,15 @@ def test_a_mark_is_obeyed_and_one_cut_character_forgiven() -> None:
 def test_bytes_that_are_no_text_are_refused(body: bytes) -> None:
     with pytest.raises(UndecodableError):
         decode_text(body)
+
+
+def test_codecs_that_no_browser_knows_are_not_obeyed() -> None:
+    for name in ("utf-7", "idna", "unicode_escape", "punycode"):
+        body = f'<meta charset="{name}"><p>some words of the page +2AA-</p>'.encode()
+        assert decode_html(body) == (body.decode(), "utf-8")
+
+
+def test_blanks_without_end_in_a_declaration_are_read_in_linear_time() -> None:
+    started = time.monotonic()
+    decode_html(b"<meta charset=" + b" " * 300_000)
+    assert time.monotonic() - started < 2

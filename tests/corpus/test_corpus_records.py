@@ -210,7 +210,7 @@ def test_a_name_that_is_not_utf8_is_read(tmp_path: Path) -> None:
         ("Content-Encoding: br", b"\x8b\x00\x80hello", (b"", "broken_record")),
         ("Transfer-Encoding: chunked", b"4\r\n<p>a\r\n5\r\nb</p>\r\n0\r\n\r\n", (b"<p>ab</p>", None)),
         ("Transfer-Encoding: chunked", b"<p>without</p>", (b"<p>without</p>", None)),
-        ("Transfer-Encoding: chunked", b"4\r\n<p>a\r\nzz", (b"", "broken_record")),
+        ("Transfer-Encoding: chunked", b"Dear reader\r\n", (b"Dear reader\r\n", None)),
         ("Content-Encoding: gzip", gzip.compress(b"x" * 5_000_000), (b"", "too_large")),
     ],
 )

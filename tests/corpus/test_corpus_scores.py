@@ -30,6 +30,8 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "eval"
         ("电话13812345678或010-62345678", "电话<phone>或<phone>"),
         ("Call +44 20 7946 0958 or (415) 555-2671.", "Call <phone> or <phone>."),
         ("card 4111 1111 1111 1111, not 4111 1111 1111 1112", "card <card>, not 4111 1111 1111 1112"),
+        ("邮箱-zhang@qq.com, _bob@foo.com", "邮箱-<email>, <email>"),
+        ("at 2a02:8071:b7a::1a2b:3c4d.", "at <ip>."),
         ("from 8.8.8.8 to 192.168.0.1 and 2001:4860:4860::8888", "from <ip> to 192.168.0.1 and <ip>"),
     ],
 )
@@ -76,6 +78,7 @@ def test_ordinary_text_is_not_offensive(text: str) -> None:
     [
         ("pornography", "激情视频裸聊，色情网站免费看"),
         ("pornography", "Free porn videos and live sex cams, xxx videos"),
+        ("pornography", "看free porn视频，xxx videos"),
         ("violence", "我要砍死你，杀了你全家"), ("violence", "I will kill you and burn them alive"),
         ("hate", "他们是劣等民族，都是杂种"), ("hate", "They are subhuman vermin race, go back to your country"),
     ],

@@ -41,6 +41,7 @@ def test_every_way_is_as_near_to_float64_as_pytorch_s_own(dtype: torch.dtype, nu
             assert torch.equal(way(hidden[:, None]), ours[:, None])
 
 
+@pytest.mark.usefixtures("bfloat16_even_in_software")
 def test_a_row_of_bfloat16_leaves_the_process_s_settings_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     linear, row = made(torch.bfloat16), torch.randn(1, 96, dtype=torch.bfloat16)
     with torch.no_grad():

@@ -99,7 +99,7 @@ def item_texts(value: Any) -> Iterator[str]:
 def options_of(record: dict[str, Any]) -> list[str]:
     """The options of a question: under letters, or a list of texts under `choices` or `options`."""
     listed = next((record[name] for name in ("choices", "options") if name in record), None)
-    listed = listed.get("text") if isinstance(listed, dict) else listed
+    listed = listed.get("text", list(listed.values())) if isinstance(listed, dict) else listed
     if isinstance(listed, list):
         return [str(option) for option in listed]
     return [str(record[name]) for name in OPTION_FIELDS if record.get(name)]

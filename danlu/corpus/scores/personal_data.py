@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 EMAIL = re.compile(
-    r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])", re.ASCII
+    r"(?<![A-Za-z0-9.+])[A-Za-z0-9_][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w-])", re.ASCII
 )
 IDENTITY = re.compile(r"(?<![0-9A-Za-z])[1-9]\d{16}[\dXx](?![0-9A-Za-z])", re.ASCII)
 CARD = re.compile(
@@ -29,7 +29,7 @@ PHONE = re.compile(
     re.VERBOSE | re.ASCII,
 )
 IPV4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)", re.ASCII)
-IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|:[0-9A-Fa-f]{1,4}|:)(?![\w:])", re.ASCII)
+IPV6 = re.compile(r"(?<![\w:.])(?=[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:)[0-9A-Fa-f:]{4,39}(?![\w:])", re.ASCII)
 VERSION_BEFORE = re.compile(r"(?:version|release|ver|v|版本)\W{0,3}$", re.IGNORECASE)
 """Four numbers with points after one of these are a version, not an address."""
 
@@ -60,6 +60,8 @@ def is_telephone(text: str) -> bool:
 
 def is_public_address(text: str) -> bool:
     """True for an address that stands for a machine in the internet; private and documentation ranges do not."""
+    if ":" in text and len(list(filter(None, text.split(":")))) < 3:
+        return False  # `a::b` is an address too, but in text it is something else
     try:
         return ipaddress.ip_address(text).is_global
     except ValueError:

@@ -23,6 +23,10 @@ MUCH_TEXT = 500
 """Tokens from which on the same expressions count less: a long report may quote one. Our choice."""
 
 
+LETTER = "[a-z0-9_]"
+"""Of a word of a spaced script: Chinese characters beside it are not part of it."""
+
+
 @cache
 def expressions(name: str) -> tuple[dict[str, float], tuple[str, ...]]:
     """Of a class: its expressions with their weights, and the harmless phrases."""
@@ -42,7 +46,7 @@ def holds(text: str, phrase: str) -> bool:
     """Whether a phrase stands in a text; words of spaced scripts as whole words."""
     if phrase not in text:
         return False
-    return not phrase.isascii() or re.search(rf"\b{re.escape(phrase)}\b", text) is not None
+    return not phrase.isascii() or re.search(rf"(?<!{LETTER}){re.escape(phrase)}(?!{LETTER})", text) is not None
 
 
 def by_expressions(text: str, num_tokens: int) -> dict[str, float]:
