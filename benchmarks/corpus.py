@@ -116,6 +116,7 @@ def build(folder: Path, extractor: str, *more: str) -> float:
     return time.monotonic() - started
 
 
+STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 FILES = 8
 """Files of the made-up corpus."""
 
@@ -126,8 +127,8 @@ def made_up_lines(gigabytes: float, seed: int) -> Iterator[str]:
     words = [f"{rng.choice('bcdfglmnprst')}{rng.choice('aeiou')}{rng.choice('lmnrst')}{n % 97}" for n in range(5000)]
     size = 0
     while size < gigabytes * 1e9:
-        sentences = [" ".join(rng.choices(words, k=12)) + " that is the end of it." for _ in range(40)]
-        text = "".join(f"<p>{sentence} And so it was with the others to be.</p>" for sentence in sentences)
+        sentences = [" ".join(rng.choices([*words, *STOP_WORDS * 200], k=18)) + "." for _ in range(40)]
+        text = "".join(f"<p>{sentence}</p>" for sentence in sentences)
         script = "<script>" + "var a = 1; " * 17_000 + "</script>"
         line = json.dumps({"html": f"<html><head>{script}</head><body><article>{text}</article></body></html>"})
         size += len(line)
