@@ -10,9 +10,9 @@ recall averaged over pages. Each side reads every page in turn, one page by each
 machine slows all alike; speeds are given as multiples of trafilatura's.
 """
 
+import hashlib
 import json
 import re
-import sys
 import tarfile
 import time
 from collections import Counter, defaultdict
@@ -56,8 +56,6 @@ class Page:
 
 def pages(cache: Path) -> list[Page]:
     """Every labelled page that has a main text. Raises ValueError for a page that is not the one that was labelled."""
-    import hashlib
-
     found = []
     labels = json.loads(LABELS.read_text())
     archive = SOURCES["chinese-web"].archive
@@ -149,6 +147,9 @@ def measure(config: Extraction) -> dict[str, Any]:
     return {"pages": counts, "mean_characters_a_page": round(size), "sides": sides}
 
 
+def main(config: Extraction) -> None:
+    report(measure(config), config.json)
+
+
 if __name__ == "__main__":
-    report(measure(tyro.cli(Extraction)), tyro.cli(Extraction).json)
-    sys.exit(0)
+    main(tyro.cli(Extraction))

@@ -6,24 +6,24 @@ the documents and from nothing else: not from partitions, names of files, or the
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from danlu.corpus.config import CorpusConfig
-from danlu.corpus.duplicates.clusters import candidate_pairs, largest_component, resolve
+from danlu.corpus.duplicates.clusters import LOWER, candidate_pairs, largest_component, resolve
 from danlu.corpus.duplicates.near import SHINGLE_BYTES
 from danlu.corpus.duplicates.paragraphs import repeated, without
 from danlu.corpus.score import SCORES
 from danlu.corpus.split import held_out
-from danlu.corpus.table import band_columns, read_columns, read_rows
+from danlu.corpus.table import band_columns, read_columns, read_scattered
 from danlu.corpus.thresholds import judged_language, reasons
 from danlu.corpus.tokens import comparable, shingles
 from danlu.run.errors import UserError
 
-READ = ("id", "source", "kind", "language", "step", "reason", "size", "tokens", "letters", "personal_data", "offset")
+READ = ("id", "source", "kind", "language", "step", "reason", "size", "tokens", "letters", "personal_data")
 NOBODY = -1
 
 
@@ -56,7 +56,6 @@ class Index:
     languages: list[str]
     steps: list[str]
     reasons: list[str]
-    histograms: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -194,6 +193,11 @@ class Fates:
     candidates: int = 0
     largest_component: int = 0
 
+    @property
+    def near(self) -> np.ndarray:
+        """Places of what went as a near-duplicate."""
+        return np.flatnonzero(~np.isnan(self.similarity))
+
 
 def choose(index: Index, config: CorpusConfig) -> Fates:
     """Decide for every row. Raises UserError when none stays."""
@@ -257,14 +261,14 @@ def drop_near(index: Index, fates: Fates, config: CorpusConfig) -> None:
     order = preference(index, index.stays)
     pairs = candidate_pairs(bands(index, order, config), config.minhash.largest_bucket)
     # Two documents of the earlier build have been compared already.
-    pairs = pairs[order[(pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)] < index.num_rows]
+    pairs = pairs[order[(pairs & LOWER).astype(np.int64)] < index.num_rows]
     if not len(pairs):
         return
     fates.candidates, fates.largest_component = len(pairs), largest_component(pairs)
     sizes = SHINGLE_BYTES * index.tokens[order]
 
     def read(wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        for number, text in texts(index, order[wanted], "text"):
+        for number, text in texts(index, order[wanted]):
             yield int(wanted[number]), shingles(comparable(text), config.minhash.ngram)
 
     gone = resolve(pairs, sizes, read, config.minhash.threshold, config.minhash.memory_megabytes * 1e6)
@@ -285,15 +289,10 @@ def bands(index: Index, order: np.ndarray, config: CorpusConfig) -> Iterator[np.
         yield np.concatenate(column)[order]
 
 
-def texts(index: Index, places: np.ndarray, column: str) -> Iterator[tuple[int, Any]]:
-    """A column of some rows: for each the number within `places`, and its value; file by file."""
-    for number in np.unique(index.partition[places]).tolist():
-        mine = np.flatnonzero(index.partition[places] == number)
-        mine = mine[np.argsort(index.row[places[mine]], kind="stable")]
-        for at, (_, row) in zip(
-            mine.tolist(), read_rows(index.scored[number], index.row[places[mine]], [column]), strict=True
-        ):
-            yield at, row[column]
+def texts(index: Index, places: np.ndarray) -> Iterator[tuple[int, str]]:
+    """The texts of some rows: for each the number within `places`, and the text."""
+    for at, row in read_scattered(index.scored, index.partition[places], index.row[places], ["text"]):
+        yield at, row["text"]
 
 
 def drop_paragraphs(index: Index, fates: Fates) -> None:
@@ -324,7 +323,7 @@ def drop_paragraphs(index: Index, fates: Fates) -> None:
             fates.paragraphs.setdefault(int(order[number]), []).append(place)
     changed = np.array(sorted(fates.paragraphs), dtype=np.int64)
     empty = []
-    for at, text in texts(index, changed, "text"):
+    for at, text in texts(index, changed):
         place = int(changed[at])
         left = without(text, fates.paragraphs[place])
         fates.final_size[place] = len(left.encode("utf-8", "replace"))

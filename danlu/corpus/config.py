@@ -58,8 +58,7 @@ class FetchConfig:
 
     def __post_init__(self) -> None:
         check_known("source", self.sources, list(SOURCE_NAMES))
-        if self.code_megabytes <= 0:
-            raise ValueError(f"code_megabytes is {self.code_megabytes}, it must be positive")
+        check_positive(self, "code_megabytes")
 
 
 def check_positive(table: Any, *names: str) -> None:
@@ -125,6 +124,11 @@ class MinHashConfig:
     @property
     def num_hashes(self) -> int:
         return self.bands * self.rows
+
+    @property
+    def made_with(self) -> list[int]:
+        """What signatures that can be compared have in common."""
+        return [self.ngram, self.bands, self.rows, self.seed]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ import numpy as np
 
 from danlu.corpus.choose import Encoder, Index, as_array, id_numbers
 from danlu.corpus.config import CorpusConfig
-from danlu.corpus.pieces import signature_values
 from danlu.corpus.table import read_columns
 from danlu.run.errors import UserError
 
@@ -65,7 +64,7 @@ def earlier_files(folder: Path, config: CorpusConfig) -> list[tuple[Path, Path]]
     pairs = [(path, folder / "signatures" / path.relative_to(folder / "documents")) for path in found]
     for _, signatures in pairs:
         metadata = pq.read_schema(signatures).metadata if signatures.exists() else None
-        if json.loads((metadata or {}).get(b"minhash", b"null")) != signature_values(config):
+        if json.loads((metadata or {}).get(b"minhash", b"null")) != config.minhash.made_with:
             raise UserError(
                 "made with other values of MinHash (ngram, bands, rows, seed)", where=signatures,
                 mend="Give the same [corpus.minhash] as then",

@@ -63,8 +63,7 @@ def extract(page: str, mode: str) -> str:
         raise ValueError(f"unknown extractor `{mode}`, known: {', '.join(EXTRACTORS)}")
     if not page.strip():
         return ""
-    # Tags within scripts are looked at only where a page seems too deep: taking scripts out takes longer than the rest.
-    if nesting(page) > DEEPEST_NESTING and nesting(INVISIBLE.sub("", page)) > DEEPEST_NESTING:
+    if is_too_deep(page):
         return flat(page)
     if mode == "quality":
         return agreed(page, main_text(page))
@@ -104,6 +103,12 @@ def page_facts(page: str) -> dict[str, str]:
     }
 
 
+def is_too_deep(page: str) -> bool:
+    """Whether a page is nested too deep to be read as a tree. Tags within scripts are told apart only where it seems
+    so: taking scripts out takes longer than the rest."""
+    return nesting(page) > DEEPEST_NESTING and nesting(INVISIBLE.sub("", page)) > DEEPEST_NESTING
+
+
 def nesting(page: str) -> int:
     """How deep the page's elements are nested, by counting the tags that need a closing one."""
     depth = deepest = 0
@@ -124,7 +129,7 @@ def left_out(page: str) -> str:
     """What a page shows besides its main text: navigation, lists of links, imprint; one block a line."""
     from resiliparse.extract.html2text import extract_plain_text
 
-    if nesting(page) > DEEPEST_NESTING:
+    if is_too_deep(page):
         return ""
     main = set(extract(page, "balanced").split("\n"))
     lines = tidy(extract_plain_text(page, main_content=False, preserve_formatting=True, alt_texts=False)).split("\n")

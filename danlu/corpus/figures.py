@@ -4,6 +4,7 @@ In: the index and what was decided. Out: objects for `figures.json` and `example
 counted once, so documents in = kept + dropped by each reason, exactly, at every step.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from danlu.corpus.choose import NOBODY, Fates, Histograms, Index
 from danlu.corpus.config import CorpusConfig
 from danlu.corpus.duplicates.minhash import found_share
 from danlu.corpus.pieces import EXCERPT_CHARACTERS
-from danlu.corpus.table import read_rows
+from danlu.corpus.table import read_scattered
 from danlu.corpus.thresholds import STEPS
 
 EXAMPLES_EACH = 3
@@ -117,7 +118,7 @@ def languages(index: Index, chosen: np.ndarray, size: np.ndarray) -> dict[str, d
 def near_duplicates(index: Index, fates: Fates, config: CorpusConfig) -> dict[str, Any]:
     """Clusters found: how many, the largest one's size and its lowest similarity to the document that stays; the
     largest group that candidates alone would chain together; and how likely a pair of each similarity is found."""
-    gone = np.flatnonzero((fates.keeper != NOBODY) & ~np.isnan(fates.similarity))
+    gone = fates.near
     found: dict[str, Any] = {"clusters": 0, "largest": 0, "lowest_similarity": None}
     if len(gone):
         keepers, inverse, sizes = np.unique(fates.keeper[gone], return_inverse=True, return_counts=True)
@@ -171,7 +172,7 @@ def examples(index: Index, fates: Fates) -> dict[str, Any]:
     dropped = {name: first(order, index.reason[order] == code) for code, name in enumerate(index.reasons) if name}
     clusters = largest_clusters(index, fates)
     wanted = np.unique(np.concatenate([*kept.values(), *dropped.values(), *clusters]).astype(np.int64))
-    shown = {place: example for place, example in excerpts(index, fates, wanted)}
+    shown = dict(excerpts(index, fates, wanted))
 
     def all_of(groups: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         return {
@@ -190,7 +191,7 @@ def first(order: np.ndarray, holds: np.ndarray) -> np.ndarray:
 
 def largest_clusters(index: Index, fates: Fates) -> list[np.ndarray]:
     """The largest clusters of near-duplicates: the document that stays, and the least similar of those that go."""
-    gone = np.flatnonzero((fates.keeper != NOBODY) & ~np.isnan(fates.similarity))
+    gone = fates.near
     keepers, sizes = np.unique(fates.keeper[gone], return_counts=True)
     by_size = sorted(
         zip(sizes.tolist(), index.ids(keepers), keepers.tolist(), strict=True), key=lambda c: (-c[0], c[1])
@@ -203,16 +204,14 @@ def largest_clusters(index: Index, fates: Fates) -> list[np.ndarray]:
     return found
 
 
-def excerpts(index: Index, fates: Fates, places: np.ndarray) -> list[tuple[int, dict[str, Any]]]:
+def excerpts(index: Index, fates: Fates, places: np.ndarray) -> Iterator[tuple[int, dict[str, Any]]]:
     """An example for each place: what it is, how it begins, and for a duplicate what stays instead."""
-    found = []
-    names = ["id", "source", "url", "language", "contaminated_by", "text"]
-    for number in np.unique(index.partition[places]).tolist():
-        mine = places[index.partition[places] == number]
-        mine = mine[np.argsort(index.row[mine], kind="stable")]
-        if int(mine[0]) >= index.num_rows:
-            names = ["id", "source", "url", "language", "text"]
-        for place, (_, row) in zip(mine.tolist(), read_rows(index.scored[number], index.row[mine], names), strict=True):
+    names = ["id", "source", "url", "text"]
+    is_own = places < index.num_rows
+    # The documents of an earlier build have no such column.
+    for mine, columns in ((places[is_own], [*names, "contaminated_by"]), (places[~is_own], names)):
+        for at, row in read_scattered(index.scored, index.partition[mine], index.row[mine], columns):
+            place = int(mine[at])
             example = {name: row[name] for name in ("id", "source", "url")}
             example["language"] = index.languages[index.language[place]]
             example["excerpt"] = row["text"][:EXCERPT_CHARACTERS]
@@ -222,5 +221,4 @@ def excerpts(index: Index, fates: Fates, places: np.ndarray) -> list[tuple[int, 
                 example["keeper"] = index.ids(fates.keeper[place : place + 1])[0]
                 if not np.isnan(fates.similarity[place]):
                     example["similarity"] = float(fates.similarity[place])
-            found.append((place, example))
-    return found
+            yield place, example

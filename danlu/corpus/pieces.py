@@ -1,6 +1,5 @@
 """The two kinds of work that the plan hands out: score a partition of the input, write a part of the result."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,9 +14,9 @@ from danlu.corpus.duplicates.paragraphs import without
 from danlu.corpus.inputs import Partition
 from danlu.corpus.records import Record, read_records
 from danlu.corpus.score import COUNTS, SCORES, Scorer
-from danlu.corpus.table import NUMBERS, band_columns, read_rows, write_groups, write_table
+from danlu.corpus.table import band_columns, read_scattered, write_groups, write_table
 from danlu.corpus.tokens import comparable
-from danlu.run.files import publish
+from danlu.run.files import digest, publish
 
 BATCH_BYTES = 4_000_000
 """Content sent to the scoring process at once, about. Our choice."""
@@ -97,14 +96,10 @@ class WritePart:
 
     def rows(self, decided: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
         """The rows of this part with what was decided for each."""
-        names = ["id", "text", "step", "reason", "contaminated_by", "paragraphs", *FACTS, *COUNTS, *SCORES, *NUMBERS]
+        names = ["id", "text", "contaminated_by", "paragraphs", *FACTS, *COUNTS, *SCORES, "key"]
         names += band_columns(self.config.minhash)
-        for index in np.unique(decided["partition"]).tolist():
-            mine = np.flatnonzero(decided["partition"] == index)
-            mine = mine[np.argsort(decided["row"][mine], kind="stable")]
-            found = read_rows(self.scored[index], decided["row"][mine], names)
-            for place, (_, row) in zip(mine.tolist(), found, strict=True):
-                yield self.row(row, decided, place)
+        for place, row in read_scattered(self.scored, decided["partition"], decided["row"], names):
+            yield self.row(row, decided, place)
 
     def row(self, row: dict[str, Any], decided: dict[str, np.ndarray], place: int) -> dict[str, Any]:
         row |= {f"score_{name}": row[name] for name in SCORES}
@@ -115,7 +110,7 @@ class WritePart:
         row["similarity"] = float(decided["similarity"][place]) if row["keeper"] else None
         row["weight"] = self.weight(row["source"])
         start, end = decided["paragraph_starts"][place : place + 2]
-        gone = decided["paragraphs"][start:end].tolist()
+        gone = set(decided["paragraphs"][start:end].tolist())
         row["paragraphs_removed"] = len(gone)
         if row["reason"] is not None:
             row["text"] = row["text"][:EXCERPT_CHARACTERS]
@@ -123,7 +118,7 @@ class WritePart:
             row["text"] = without(row["text"], gone)
             row["size"] = len(row["text"].encode("utf-8", "replace"))
             row["tokens"] = len(comparable(row["text"]))
-            row["paragraphs"] = [n for at, n in enumerate(row["paragraphs"]) if at not in set(gone)]
+            row["paragraphs"] = [n for at, n in enumerate(row["paragraphs"]) if at not in gone]
         return row
 
     def weight(self, source: str) -> float:
@@ -139,8 +134,7 @@ class WritePart:
         with publish(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
             table = pa.table({field.name: [row[field.name] for row in rows] for field in schema}, schema=schema)
             write_groups(writer, table, [len(row["text"]) for row in rows])
-        content = path.read_bytes()
-        return {"rows": len(rows), "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        return {"rows": len(rows), "bytes": path.stat().st_size, "sha256": digest(path)}
 
 
 def strings(*names: str) -> list[Any]:
@@ -186,10 +180,5 @@ def signature_schema(config: CorpusConfig) -> Any:
 
     numbers = [pa.field(name, pa.uint64()) for name in ("key", *band_columns(config.minhash))]
     lists = pa.field("paragraphs", pa.list_(pa.uint64()))
-    made_with = {"minhash": json.dumps(signature_values(config))}
+    made_with = {"minhash": json.dumps(config.minhash.made_with)}
     return pa.schema([*strings("id"), *whole_numbers("tokens"), *numbers, lists], metadata=made_with)
-
-
-def signature_values(config: CorpusConfig) -> list[int]:
-    """What signatures that can be compared have in common."""
-    return [config.minhash.ngram, config.minhash.bands, config.minhash.rows, config.minhash.seed]

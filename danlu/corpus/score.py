@@ -99,11 +99,10 @@ class Scorer:
         else:
             language, found["language_confidence"] = identify(text)
             found["other_language"] = other_share(text, language)
-        unmasked = text
-        if language != CODE and self.config.safety.personal_data == "mask":
-            text, found["personal_data"] = personal_data.mask(text)
-        elif language != CODE and self.config.safety.personal_data == "drop":
-            found["personal_data"] = personal_data.mask(text)[1]
+        unmasked, treatment = text, self.config.safety.personal_data
+        if language != CODE and treatment != "keep":
+            masked, found["personal_data"] = personal_data.mask(text)
+            text = masked if treatment == "mask" else text
         words = comparable(text)
         found |= {
             "text": text, "id": content_hash(text), "size": len(text.encode("utf-8", "replace")), "language": language,

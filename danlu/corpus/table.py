@@ -4,7 +4,7 @@ Rows lie in sorted runs: of a piece of a partition, in the order of the ids, in 
 range of ids are read without reading the rest.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +112,15 @@ def read_rows(path: Path, places: np.ndarray, names: list[str]) -> Iterator[tupl
                 table = file.read_row_group(group, columns=names).take(chosen - start)
                 yield from zip(chosen.tolist(), table.to_pylist(), strict=True)
             start = end
+
+
+def read_scattered(
+    paths: Sequence[Path], partition: np.ndarray, row: np.ndarray, names: list[str]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of several scored files, given by the number of the file and the place in it: for each the number within
+    what was given, and the row; file by file."""
+    for number in np.unique(partition).tolist():
+        mine = np.flatnonzero(partition == number)
+        mine = mine[np.argsort(row[mine], kind="stable")]
+        for at, (_, found) in zip(mine.tolist(), read_rows(paths[number], row[mine], names), strict=True):
+            yield at, found

@@ -120,11 +120,12 @@ class Sample:
         """Hash from which on nothing fits: above every hexadecimal digit until something did not."""
 
     def add(self, text: str) -> None:
-        if content_hash(text) >= self.cut:
+        identity = content_hash(text)
+        if identity >= self.cut:
             return
         lines = [words for line in text.splitlines() if (words := normalised(tokens(line)))]
         size = sum(map(len, lines))
-        self.documents.append((content_hash(text), lines, size))
+        self.documents.append((identity, lines, size))
         self.held += size
         if self.held > 2 * self.max_tokens:
             self.trim()

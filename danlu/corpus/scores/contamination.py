@@ -22,7 +22,7 @@ from danlu.corpus.config import DecontaminationConfig
 from danlu.corpus.language import HAN, simplified
 from danlu.corpus.tokens import gram_numbers, token_numbers, tokens
 from danlu.run.errors import UserError, first_line
-from danlu.run.files import publish_shared
+from danlu.run.files import files_in, publish_shared
 
 QUESTION_FIELDS = ("question", "problem", "prompt", "input", "instruction", "query", "text", "ctx", "sentence")
 """Names under which evaluation sets hold what a model is asked; the first that a record has."""
@@ -36,11 +36,12 @@ BITS = 24
 
 def read_items(folder: Path) -> Iterator[tuple[str, str]]:
     """Name and text of every item below a folder. Raises UserError for a folder without any, or a broken file."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     if not folder.is_dir():
         raise UserError("no such folder of evaluation sets", where=folder)
     count = 0
-    for path in files:
+    for path in files_in(folder):
+        if path.name.startswith("."):
+            continue
         name = path.relative_to(folder).as_posix()
         try:
             for number, text in enumerate(items_of(path), start=1):

@@ -14,6 +14,7 @@ import numpy as np
 
 from danlu.corpus.config import CODE, QualityConfig
 from danlu.corpus.language import HAN
+from danlu.corpus.tokens import MULTIPLIER
 
 Scores = dict[str, float]
 
@@ -167,9 +168,9 @@ class RepeatedGrams:
         while self.length < n:
             fits = self.starts + self.length < len(self.tokens)
             self.starts, self.hashes = self.starts[fits], self.hashes[fits]
-            # A polynomial hash; the odd multiplier is 2^64 over the golden ratio, which spreads neighbouring numbers.
+            # A polynomial hash of the n-gram, a token more each time.
             following = self.tokens[self.starts + self.length]
-            self.hashes = self.hashes * np.uint64(0x9E3779B97F4A7C15) + following + np.uint64(1)
+            self.hashes = self.hashes * np.uint64(MULTIPLIER) + following + np.uint64(1)
             self.length += 1
         if not len(self.starts):
             return self.starts, self.starts
